@@ -1,0 +1,147 @@
+//! What is done to a testnet, and what must be seen.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Origin;
+use crate::units;
+
+/// Faults on a clock, and what the chain must do meanwhile. Without `expect` it is a plain fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Experiment {
+    pub name: String,
+    /// The testnet's name.
+    pub testnet: String,
+    #[serde(default)]
+    pub faults: Vec<Fault>,
+    #[serde(default)]
+    pub expect: Vec<Expectation>,
+    /// How long the chain is watched before the first fault; see [`Experiment::baseline`].
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub baseline: Option<Duration>,
+    /// How long it is watched after the last heal, at least.
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub settle: Option<Duration>,
+    /// Where it was read, for later problems. Not part of its value.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+impl Experiment {
+    pub const DEFAULT_BASELINE: Duration = Duration::from_secs(5);
+    pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
+
+    /// The baseline in force: as given, else 5 s, or less if the first fault starts sooner; none for a plain fault.
+    pub fn baseline(&self) -> Duration {
+        if let Some(given) = self.baseline {
+            return given;
+        }
+        if self.expect.is_empty() {
+            return Duration::ZERO;
+        }
+        let first = self.faults.iter().map(|fault| fault.at).min();
+        first.map_or(Self::DEFAULT_BASELINE, |at| at.min(Self::DEFAULT_BASELINE))
+    }
+
+    pub fn settle(&self) -> Duration {
+        match self.settle {
+            Some(given) => given,
+            None if self.expect.is_empty() => Duration::ZERO,
+            None => Self::DEFAULT_SETTLE,
+        }
+    }
+}
+
+/// One fault: what, when and for how long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// How `after` names it; `fault-N` (N = its place, from 0) when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// From the start of the run, of which the baseline is the first part.
+    #[serde(with = "units::serde_duration")]
+    pub at: Duration,
+    #[serde(rename = "for", with = "units::serde_duration")]
+    pub lasts: Duration,
+    #[serde(flatten)]
+    pub kind: FaultKind,
+}
+
+/// What a fault does. Nodes are given by group name (`validator`: all of it) or as one node (`validator-0`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum FaultKind {
+    Partition {
+        /// The sides: no link between two of them works.
+        partition: Vec<Vec<String>>,
+        /// Where nodes that no side names stand. Without it every node must be named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rest: Option<Rest>,
+    },
+    Cut {
+        cut: Cut,
+    },
+}
+
+/// Links from one set of nodes to another, both ways unless `one_way`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cut {
+    pub from: Vec<String>,
+    pub to: Vec<String>,
+    /// Only packets from `from` to `to` are lost.
+    #[serde(default)]
+    pub one_way: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", untagged)]
+pub enum Rest {
+    /// The side with this place, from 0.
+    Side(usize),
+    /// `bridge`: they reach every side, so they may carry messages across. `isolate`: each stands alone. Else a
+    /// group or node name: they join the side on which all of it stands.
+    Word(String),
+}
+
+/// What must be seen, else the run fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Expectation {
+    /// Finality stops on every node `within` the fault's start and stays stopped until its heal.
+    #[serde(rename_all = "camelCase")]
+    Stall {
+        #[serde(with = "units::serde_duration")]
+        within: Duration,
+        /// The fault's name; the last to start when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// Every node finalises a height above all that were final before the heal, `within` the fault's heal.
+    #[serde(rename_all = "camelCase")]
+    Recover {
+        #[serde(with = "units::serde_duration")]
+        within: Duration,
+        /// The fault's name; the last to heal when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
+    },
+    /// The chain's highest final height never stands still for longer than `within`.
+    Progress {
+        #[serde(default = "Expectation::default_progress", with = "units::serde_duration")]
+        within: Duration,
+    },
+    /// No two nodes finalise different blocks at one height, ever.
+    Agreement {},
+}
+
+impl Expectation {
+    pub const DEFAULT_PROGRESS: Duration = Duration::from_secs(5);
+
+    fn default_progress() -> Duration {
+        Self::DEFAULT_PROGRESS
+    }
+}

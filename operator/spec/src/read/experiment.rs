@@ -1,0 +1,280 @@
+//! Reads an `Experiment`'s spec into a draft, in which each part may be missing.
+
+use std::time::Duration;
+
+use super::{Fields, boolean, duration, fields, list, number, text};
+use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
+use crate::experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
+use crate::report::Report;
+use crate::tree::{Node, Value};
+
+pub(crate) const FIELDS: &[&str] = &["testnet", "faults", "expect", "baseline", "settle"];
+
+/// What could be read; `None` was reported, unless the field is optional and absent.
+#[derive(Default)]
+pub(crate) struct Draft {
+    pub name: String,
+    pub testnet: Option<String>,
+    pub faults: Vec<FaultDraft>,
+    pub expect: Vec<ExpectDraft>,
+    pub baseline: Option<Duration>,
+    pub settle: Option<Duration>,
+    /// Nothing was left out: rules over the whole may be checked.
+    pub whole: bool,
+}
+
+pub(crate) struct FaultDraft {
+    pub name: Option<String>,
+    pub at: Option<Duration>,
+    pub lasts: Option<Duration>,
+    pub kind: Option<FaultKind>,
+}
+
+pub(crate) struct ExpectDraft {
+    /// `stall`, `recover`, `progress` or `agreement`; empty if it could not be read.
+    pub word: &'static str,
+    pub within: Option<Duration>,
+    pub after: Option<String>,
+}
+
+impl From<&Experiment> for Draft {
+    fn from(experiment: &Experiment) -> Self {
+        Self {
+            name: experiment.name.clone(),
+            testnet: Some(experiment.testnet.clone()),
+            faults: experiment.faults.iter().map(FaultDraft::from).collect(),
+            expect: experiment.expect.iter().map(ExpectDraft::from).collect(),
+            baseline: experiment.baseline,
+            settle: experiment.settle,
+            whole: true,
+        }
+    }
+}
+
+impl From<&Fault> for FaultDraft {
+    fn from(fault: &Fault) -> Self {
+        Self {
+            name: fault.name.clone(),
+            at: Some(fault.at),
+            lasts: Some(fault.lasts),
+            kind: Some(fault.kind.clone()),
+        }
+    }
+}
+
+impl From<&Expectation> for ExpectDraft {
+    fn from(expectation: &Expectation) -> Self {
+        let (word, within, after) = match expectation {
+            Expectation::Stall { within, after } => ("stall", Some(*within), after.clone()),
+            Expectation::Recover { within, after } => ("recover", Some(*within), after.clone()),
+            Expectation::Progress { within } => ("progress", Some(*within), None),
+            Expectation::Agreement {} => ("agreement", None, None),
+        };
+        Self { word, within, after }
+    }
+}
+
+impl Draft {
+    /// The experiment, if every part of it could be read.
+    pub fn finish(&self, origin: crate::Origin) -> Option<Experiment> {
+        let fault = |draft: &FaultDraft| {
+            Some(Fault {
+                name: draft.name.clone(),
+                at: draft.at?,
+                lasts: draft.lasts?,
+                kind: draft.kind.clone()?,
+            })
+        };
+        let expectation = |draft: &ExpectDraft| {
+            Some(match draft.word {
+                "stall" => Expectation::Stall { within: draft.within?, after: draft.after.clone() },
+                "recover" => Expectation::Recover { within: draft.within?, after: draft.after.clone() },
+                "progress" => Expectation::Progress { within: draft.within? },
+                "agreement" => Expectation::Agreement {},
+                _ => return None,
+            })
+        };
+        Some(Experiment {
+            name: self.name.clone(),
+            testnet: self.testnet.clone()?,
+            faults: self.faults.iter().map(fault).collect::<Option<_>>()?,
+            expect: self.expect.iter().map(expectation).collect::<Option<_>>()?,
+            baseline: self.baseline,
+            settle: self.settle,
+            origin,
+        })
+    }
+}
+
+/// `spec` is `None` if it is missing, which was reported.
+pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Draft {
+    let mut draft = Draft { name, ..Draft::default() };
+    let before = report.problems.len();
+    let Some(spec) = spec.and_then(|spec| fields(report, spec, "spec", FIELDS)) else {
+        return draft;
+    };
+    draft.testnet = spec
+        .need(report, "testnet", "testnet: quickstart")
+        .and_then(|node| text(report, node, "spec.testnet", "a testnet's name"));
+    draft.baseline = spec.get("baseline").and_then(|node| duration(report, node, "spec.baseline"));
+    draft.settle = spec.get("settle").and_then(|node| duration(report, node, "spec.settle"));
+    if let Some(node) = spec.get("faults") {
+        let items = list(report, node, "spec.faults", "faults", MAX_FAULTS).unwrap_or_default();
+        draft.faults = items.into_iter().map(|(path, item)| read_fault(report, item, &path)).collect();
+    }
+    if let Some(node) = spec.get("expect") {
+        let items = list(report, node, "spec.expect", "expectations", MAX_EXPECTATIONS).unwrap_or_default();
+        draft.expect = items.into_iter().map(|(path, item)| read_expectation(report, item, &path)).collect();
+    }
+    draft.whole = report.problems.len() == before;
+    draft
+}
+
+fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
+    let mut draft = FaultDraft { name: None, at: None, lasts: None, kind: None };
+    let known = ["name", "at", "for", "partition", "rest", "cut"];
+    let Some(fault) = fields(report, node, path, &known) else {
+        return draft;
+    };
+    draft.name = fault.get("name").and_then(|node| text(report, node, &fault.path("name"), "a name"));
+    draft.at = fault.need(report, "at", "at: 5s").and_then(|node| duration(report, node, &fault.path("at")));
+    draft.lasts =
+        fault.need(report, "for", "for: 15s").and_then(|node| duration(report, node, &fault.path("for")));
+    draft.kind = match (fault.get("partition"), fault.get("cut")) {
+        (Some(partition), None) => read_partition(report, &fault, partition),
+        (None, Some(cut)) => {
+            if fault.get("rest").is_some() {
+                report.problem(&fault.path("rest"), "only a `partition` has a `rest`: remove it");
+            }
+            read_cut(report, cut, &fault.path("cut")).map(|cut| FaultKind::Cut { cut })
+        }
+        (Some(_), Some(_)) => {
+            report.problem(path, "has both `partition` and `cut`: make two faults of it");
+            None
+        }
+        (None, None) => {
+            report.problem(
+                path,
+                "does nothing: write `partition: [[a, b], [c, d]]` or `cut: {from: [a], to: [b]}`",
+            );
+            None
+        }
+    };
+    draft
+}
+
+fn read_partition(report: &mut Report, fault: &Fields<'_>, node: &Node) -> Option<FaultKind> {
+    let path = fault.path("partition");
+    let sides = list(report, node, &path, "sides, each a list of nodes", MAX_SIDES)?;
+    let sides: Vec<_> = sides.into_iter().map(|(path, side)| selectors(report, side, &path)).collect();
+    let rest = match fault.get("rest") {
+        None => Some(None),
+        Some(node) => read_rest(report, node, &fault.path("rest")).map(Some),
+    };
+    Some(FaultKind::Partition { partition: sides.into_iter().collect::<Option<_>>()?, rest: rest? })
+}
+
+fn read_rest(report: &mut Report, node: &Node, path: &str) -> Option<Rest> {
+    if let Value::Scalar { text, quoted: false } = &node.value
+        && text.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return Some(Rest::Side(number(report, node, path)? as usize));
+    }
+    text(report, node, path, "`bridge`, `isolate` or the side that the others join").map(Rest::Word)
+}
+
+fn read_cut(report: &mut Report, node: &Node, path: &str) -> Option<Cut> {
+    let cut = fields(report, node, path, &["from", "to", "oneWay"])?;
+    let from = cut
+        .need(report, "from", "from: [validator-0]")
+        .and_then(|node| selectors(report, node, &cut.path("from")));
+    let to =
+        cut.need(report, "to", "to: [validator-1]").and_then(|node| selectors(report, node, &cut.path("to")));
+    let one_way = match cut.get("oneWay") {
+        None => Some(false),
+        Some(node) => boolean(report, node, &cut.path("oneWay")),
+    };
+    Some(Cut { from: from?, to: to?, one_way: one_way? })
+}
+
+fn selectors(report: &mut Report, node: &Node, path: &str) -> Option<Vec<String>> {
+    let items = list(report, node, path, "node or group names", MAX_SELECTORS)?;
+    let names: Vec<_> = items
+        .into_iter()
+        .map(|(path, item)| text(report, item, &path, "a node's or a group's name"))
+        .collect();
+    names.into_iter().collect()
+}
+
+const WORDS: [&str; 4] = ["stall", "recover", "progress", "agreement"];
+
+fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft {
+    let mut draft = ExpectDraft { word: "", within: None, after: None };
+    // `- agreement` reads as `- agreement: {}`.
+    if let Value::Scalar { text, quoted: false } = &node.value
+        && let Some(word) = WORDS.into_iter().find(|word| word == text)
+    {
+        draft.word = word;
+        if matches!(word, "stall" | "recover") {
+            report.problem(path, format!("`{word}` needs a time: write `{word}: {{within: 5s}}`"));
+        } else if word == "progress" {
+            draft.within = Some(Expectation::DEFAULT_PROGRESS);
+        }
+        return draft;
+    }
+    let Some(outer) = fields(report, node, path, &WORDS) else {
+        return draft;
+    };
+    let given: Vec<&'static str> = match &node.value {
+        Value::Map(entries) => {
+            WORDS.into_iter().filter(|word| entries.iter().any(|entry| entry.key == *word)).collect()
+        }
+        _ => Vec::new(),
+    };
+    let word = match given[..] {
+        [word] => word,
+        [] => {
+            if matches!(&node.value, Value::Map(entries) if entries.is_empty()) {
+                report.problem(path, "is empty: write for example `agreement: {}`");
+            }
+            return draft;
+        }
+        _ => {
+            report.problem(path, "has several expectations: make a list entry of each");
+            return draft;
+        }
+    };
+    draft.word = word;
+    let known: &[&str] = match word {
+        "stall" | "recover" => &["within", "after"],
+        "progress" => &["within"],
+        _ => &[],
+    };
+    let at = outer.path(word);
+    let inner = match outer.get(word) {
+        None => None,
+        Some(Node { value: Value::Map(entries), .. }) if entries.is_empty() => None,
+        Some(node) if known.is_empty() => {
+            report.at(Some(node.line), &at, "takes no fields: write `agreement: {}`");
+            return draft;
+        }
+        Some(node) => match fields(report, node, &at, known) {
+            Some(inner) => Some(inner),
+            None => return draft,
+        },
+    };
+    let within = inner.as_ref().and_then(|inner| inner.get("within"));
+    draft.within = match (within, word) {
+        (Some(node), _) => duration(report, node, &format!("{at}.within")),
+        (None, "progress") => Some(Expectation::DEFAULT_PROGRESS),
+        (None, "agreement") => None,
+        (None, _) => {
+            report.problem(&format!("{at}.within"), "is missing: write for example `within: 5s`");
+            None
+        }
+    };
+    draft.after = inner
+        .and_then(|inner| inner.get("after"))
+        .and_then(|node| text(report, node, &format!("{at}.after"), "a fault's name"));
+    draft
+}

@@ -1,0 +1,164 @@
+//! What a test network is.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::problem::Origin;
+use crate::units;
+
+/// A test network as its user wrote it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Testnet {
+    /// A DNS label of at most 40 characters: it becomes part of host, namespace and object names.
+    pub name: String,
+    /// Rules all randomness, keys included. Derived from the name when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+    #[serde(default)]
+    pub chain: Chain,
+    pub consensus: Consensus,
+    pub nodes: Vec<NodeGroup>,
+    #[serde(default)]
+    pub topology: Topology,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<Load>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
+    /// Where it was read, for later problems. Not part of its value.
+    #[serde(skip)]
+    pub origin: Origin,
+}
+
+/// Which chain's node is run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Chain {
+    #[default]
+    Netsplit,
+}
+
+impl Chain {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Netsplit => "netsplit",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Consensus {
+    #[serde(rename_all = "camelCase")]
+    Bft {
+        /// Pause between a decided block and the next proposal.
+        #[serde(with = "units::serde_duration")]
+        block_time: Duration,
+        #[serde(default, skip_serializing_if = "Timeouts::is_empty")]
+        timeouts: Timeouts,
+    },
+}
+
+/// Timeouts of a round's steps; the chain's own default where absent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Timeouts {
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub propose: Option<Duration>,
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub prevote: Option<Duration>,
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub precommit: Option<Duration>,
+}
+
+impl Timeouts {
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Nodes that are alike: `count` of them, called `name-0`, `name-1`, ...
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeGroup {
+    pub name: String,
+    pub role: Role,
+    #[serde(default = "one")]
+    pub count: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Signs votes.
+    Validator,
+    /// Follows and relays, never signs.
+    Full,
+}
+
+impl Role {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Validator => "validator",
+            Self::Full => "full",
+        }
+    }
+}
+
+/// Who is a neighbour of whom, over all nodes in the order of the spec.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Topology {
+    /// Everyone with everyone.
+    #[default]
+    Mesh,
+    /// Each node with the one before and the one after it.
+    Ring,
+    /// Everyone with the first node only.
+    Star,
+}
+
+/// Base quality of every link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Links {
+    /// One way.
+    #[serde(with = "units::serde_duration")]
+    pub latency: Duration,
+    /// Largest deviation from `latency`.
+    #[serde(default, with = "units::serde_duration")]
+    pub jitter: Duration,
+}
+
+/// Signed transfers sent while the testnet runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Load {
+    /// Over all nodes together.
+    pub transfers_per_second: u32,
+    /// How many accounts send them.
+    #[serde(default = "Load::default_accounts")]
+    pub accounts: u32,
+}
+
+impl Load {
+    pub const DEFAULT_ACCOUNTS: u32 = 1_000;
+
+    fn default_accounts() -> u32 {
+        Self::DEFAULT_ACCOUNTS
+    }
+}
+
+/// How much history a node keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Retention {
+    pub blocks: u64,
+}

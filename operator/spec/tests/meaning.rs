@@ -1,0 +1,184 @@
+//! What a right file means.
+
+use std::time::Duration;
+
+use netsplit_spec::{
+    Consensus, Document, Experiment, Fault, FaultKind, Load, Origin, Rest, Role, Testnet, Timeouts, Topology,
+    ValidExpectation, ValidFaultKind, parse, validate, validate_testnet,
+};
+
+const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
+const SPLIT_BRAIN: &str = include_str!("../../../examples/split-brain.yaml");
+
+fn documents(text: &str) -> (Vec<Testnet>, Vec<Experiment>) {
+    let documents = parse(text, "test.yaml").unwrap_or_else(|problems| panic!("{problems}"));
+    let (mut testnets, mut experiments) = (Vec::new(), Vec::new());
+    for document in documents {
+        match document {
+            Document::Testnet(testnet) => testnets.push(testnet),
+            Document::Experiment(experiment) => experiments.push(experiment),
+        }
+    }
+    (testnets, experiments)
+}
+
+fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn the_examples_are_valid_and_show_the_same_testnet() {
+    let (quickstart, _) = documents(QUICKSTART);
+    let (testnets, experiments) = documents(SPLIT_BRAIN);
+    assert_eq!(quickstart, testnets, "split-brain.yaml repeats the testnet of quickstart.yaml");
+    let testnet = &quickstart[0];
+    assert_eq!(
+        testnet.consensus,
+        Consensus::Bft { block_time: Duration::from_millis(500), timeouts: Timeouts::default() }
+    );
+    assert_eq!(testnet.load, Some(Load { transfers_per_second: 100, accounts: 1_000 }));
+    assert_eq!(
+        testnet.nodes.iter().map(|group| (group.role, group.count)).collect::<Vec<_>>(),
+        [(Role::Validator, 4), (Role::Full, 2)]
+    );
+    assert_eq!(testnet.topology, Topology::Mesh);
+    let valid = validate(&experiments[0], testnet).unwrap();
+    assert_eq!(valid.nodes, ["validator-0", "validator-1", "validator-2", "validator-3", "full-0", "full-1"]);
+    assert_eq!((valid.baseline, valid.settle), (seconds(5), seconds(2)));
+    assert_eq!(valid.faults[0].kind, ValidFaultKind::Partition { sides: vec![vec![0, 1, 4], vec![2, 3, 5]] });
+    assert_eq!(
+        valid.expect,
+        [
+            ValidExpectation::Stall { within: seconds(5), fault: 0 },
+            ValidExpectation::Recover { within: seconds(5), fault: 0 },
+            ValidExpectation::Agreement
+        ]
+    );
+}
+
+#[test]
+fn documents_survive_serde_in_the_shape_of_the_yaml() {
+    for document in parse(SPLIT_BRAIN, "x").unwrap() {
+        let json = serde_json::to_value(&document).unwrap();
+        if let Document::Experiment(_) = document {
+            assert_eq!(json["faults"][0]["for"], "15s");
+            assert_eq!(json["expect"][0]["stall"]["within"], "5s");
+        } else {
+            assert_eq!(json["consensus"]["bft"]["blockTime"], "500ms");
+        }
+        assert_eq!(serde_json::from_value::<Document>(json).unwrap(), document);
+    }
+}
+
+fn experiment(fields: &str) -> Experiment {
+    let text = format!(
+        "apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {{name: e}}\nspec: {{testnet: quickstart, {fields}}}\n"
+    );
+    documents(&text).1.remove(0)
+}
+
+fn sides(partition: &str) -> Vec<Vec<usize>> {
+    let experiment = experiment(&format!("faults: [{{at: 0s, for: 5s, {partition}}}]"));
+    let valid =
+        validate(&experiment, &documents(QUICKSTART).0[0]).unwrap_or_else(|problems| panic!("{problems}"));
+    match valid.faults.into_iter().next().expect("one fault").kind {
+        ValidFaultKind::Partition { sides } => sides,
+        cut @ ValidFaultKind::Cut { .. } => panic!("{cut:?}"),
+    }
+}
+
+#[test]
+fn rest_says_where_the_others_stand() {
+    let two = "partition: [[validator-1, validator-0], [validator-2, validator-3]]";
+    assert_eq!(sides(&format!("{two}, rest: bridge")), [vec![0, 1], vec![2, 3]]);
+    assert_eq!(sides(&format!("{two}, rest: isolate")), [vec![0, 1], vec![2, 3], vec![4], vec![5]]);
+    assert_eq!(sides(&format!("{two}, rest: 1")), [vec![0, 1], vec![2, 3, 4, 5]]);
+    assert_eq!(sides(&format!("{two}, rest: validator-0")), [vec![0, 1, 4, 5], vec![2, 3]]);
+    assert_eq!(sides("partition: [[validator], [full-0]], rest: validator"), [vec![0, 1, 2, 3, 5], vec![4]]);
+    assert_eq!(sides("partition: [[validator]], rest: isolate"), [vec![0, 1, 2, 3], vec![4], vec![5]]);
+}
+
+#[test]
+fn an_expectation_means_the_last_start_or_the_last_heal_unless_it_says() {
+    let faults = "faults: [
+        {name: long, at: 5s, for: 60s, cut: {from: [full-0], to: [full-1], oneWay: true}},
+        {at: 10s, for: 20s, cut: {from: [validator-0], to: [validator]}}]";
+    let experiment = experiment(&format!(
+        "{faults}, expect: [stall: {{within: 5s}}, recover: {{within: 5s}}, recover: {{within: 6s, after: fault-1}}, progress, agreement]"
+    ));
+    let valid = validate(&experiment, &documents(QUICKSTART).0[0]).unwrap();
+    assert_eq!(
+        valid.expect,
+        [
+            ValidExpectation::Stall { within: seconds(5), fault: 1 },
+            ValidExpectation::Recover { within: seconds(5), fault: 0 },
+            ValidExpectation::Recover { within: seconds(6), fault: 1 },
+            ValidExpectation::Progress { within: seconds(5) },
+            ValidExpectation::Agreement
+        ]
+    );
+    assert_eq!(valid.faults[0].kind, ValidFaultKind::Cut { from: vec![4], to: vec![5], one_way: true });
+    assert_eq!(
+        valid.faults[1].kind,
+        ValidFaultKind::Cut { from: vec![0], to: vec![0, 1, 2, 3], one_way: false }
+    );
+}
+
+#[test]
+fn the_baseline_ends_before_the_first_fault_unless_it_is_a_plain_fault() {
+    let fault = "faults: [{at: 3s, for: 5s, partition: [[validator], [full]]}]";
+    assert_eq!(experiment(&format!("{fault}, expect: [agreement]")).baseline(), seconds(3));
+    assert_eq!(experiment(&format!("{fault}, expect: [agreement], baseline: 1s")).baseline(), seconds(1));
+    let plain = experiment(fault);
+    assert_eq!((plain.baseline(), plain.settle()), (Duration::ZERO, Duration::ZERO));
+    assert_eq!(experiment("expect: [agreement]").baseline(), seconds(5));
+}
+
+/// Documents made by a program go through the same rules, and have no lines.
+#[test]
+fn documents_that_were_never_text_are_checked_too() {
+    let mut testnet = documents(QUICKSTART).0.remove(0);
+    testnet.nodes[1].count = 5_000;
+    testnet.nodes[0].name = "V".to_owned();
+    testnet.origin = Origin::default();
+    let told: Vec<String> = validate_testnet(&testnet).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("Testnet/quickstart: spec.nodes[0].name: `V` contains"), "{told:?}");
+    let made = Experiment {
+        name: "made".to_owned(),
+        testnet: "quickstrt".to_owned(),
+        faults: vec![Fault {
+            name: None,
+            at: Duration::ZERO,
+            lasts: seconds(20),
+            kind: FaultKind::Partition {
+                partition: vec![vec!["validator".to_owned()], vec!["ful".to_owned()]],
+                rest: Some(Rest::Word("isolate".to_owned())),
+            },
+        }],
+        expect: Vec::new(),
+        baseline: None,
+        settle: None,
+        origin: Origin::default(),
+    };
+    let told: Vec<String> =
+        validate(&made, &documents(QUICKSTART).0[0]).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "Experiment/made: spec.testnet: unknown testnet `quickstrt`, did you mean `quickstart`?",
+            "Experiment/made: spec.faults[0].partition[1][0]: unknown node or group `ful`, did you mean `full`?"
+        ]
+    );
+    assert!(validate(&made, &testnet).unwrap_err().to_string().contains("too many nodes"));
+}
+
+/// A problem found only beside the testnet still says where it stands.
+#[test]
+fn validation_against_another_file_knows_the_lines() {
+    let text = "apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {name: e}\nspec:\n  testnet: quickstart\n  faults:\n    - at: 5s\n      for: 5s\n      partition:\n        - [validator]\n        - [fulll]\n";
+    let experiment = documents(text).1.remove(0);
+    let problems = validate(&experiment, &documents(QUICKSTART).0[0]).unwrap_err();
+    let first = problems.iter().next().unwrap();
+    assert_eq!((first.line, first.path.as_str()), (Some(11), "spec.faults[0].partition[1][0]"));
+}
