@@ -1,0 +1,211 @@
+//! Each fault's way: due, applied, proven, healed, open again.
+
+use serde::{Deserialize, Serialize};
+
+use super::Action;
+use super::limits::{EARLY_MS, PROOF_MS, REPEAT_MS};
+use super::log::{Log, seconds};
+use super::observed::{FaultObserved, Observed};
+use super::verdict::TimelineKind;
+use crate::fault::FaultPlan;
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FaultState {
+    pub plan: FaultPlan,
+    pub asked_at_ms: Option<u64>,
+    pub applied_at_ms: Option<u64>,
+    proven_at_ms: Option<u64>,
+    /// Since when it is active without proof.
+    unproven_since_ms: Option<u64>,
+    pub heal_asked_at_ms: Option<u64>,
+    pub healed_at_ms: Option<u64>,
+    pub open_at_ms: Option<u64>,
+    /// When its pending action was given last.
+    given_at_ms: Option<u64>,
+    /// Give it again, whatever was given: the caller has restarted.
+    again: bool,
+}
+
+impl FaultState {
+    pub fn new(plan: FaultPlan) -> Self {
+        Self {
+            plan,
+            asked_at_ms: None,
+            applied_at_ms: None,
+            proven_at_ms: None,
+            unproven_since_ms: None,
+            heal_asked_at_ms: None,
+            healed_at_ms: None,
+            open_at_ms: None,
+            given_at_ms: None,
+            again: false,
+        }
+    }
+
+    fn id(&self) -> &str {
+        &self.plan.id
+    }
+
+    pub fn resume(&mut self) {
+        self.again = true;
+    }
+
+    /// Asked for, and perhaps in force.
+    pub fn is_out(&self) -> bool {
+        self.asked_at_ms.is_some() && self.healed_at_ms.is_none()
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.asked_at_ms.is_some() && self.heal_asked_at_ms.is_none()
+    }
+
+    /// Healed, and the links seen open.
+    pub fn is_over(&self) -> bool {
+        self.healed_at_ms.is_some() && self.open_at_ms.is_some()
+    }
+
+    /// Takes in what the links report; why the run proves nothing, if it comes to that.
+    pub fn see(&mut self, log: &mut Log<'_>, observed: &Observed) -> Option<String> {
+        let asked_at_ms = self.asked_at_ms?;
+        let nothing = FaultObserved::default();
+        let seen = observed.faults.iter().find(|seen| seen.id == self.plan.id).unwrap_or(&nothing);
+        let now_ms = log.now_ms;
+        if self.applied_at_ms.is_none()
+            && let Some(at_ms) = seen.applied_at_ms
+        {
+            self.applied_at_ms = Some(at_ms);
+            self.given_at_ms = None;
+            log.note_at(at_ms, TimelineKind::FaultApplied, format!("{} applied", self.id()));
+        }
+        if self.healed_at_ms.is_none()
+            && let Some(violation) = seen.violations.first()
+        {
+            let text = format!("fault `{}` was not what was asked for: {violation}", self.id());
+            log.note(TimelineKind::FaultViolated, text.clone());
+            return Some(text);
+        }
+        if self.heal_asked_at_ms.is_none()
+            && let (Some(applied_at_ms), Some(at_ms)) = (self.applied_at_ms, seen.healed_at_ms)
+        {
+            let lasted_ms = at_ms.saturating_sub(applied_at_ms);
+            if lasted_ms.saturating_add(EARLY_MS) < self.plan.lasts_ms {
+                let (lasted, lasts) = (seconds(lasted_ms), seconds(self.plan.lasts_ms));
+                return Some(format!(
+                    "fault `{}` was ended from outside after {lasted} of {lasts}",
+                    self.id()
+                ));
+            }
+            // The caller keeps time too, and was a little earlier.
+            self.heal(at_ms.min(now_ms));
+        }
+        if self.heal_asked_at_ms.is_some() {
+            return self.see_heal(log, seen);
+        }
+        let Some(applied_at_ms) = self.applied_at_ms else {
+            let late = now_ms.saturating_sub(asked_at_ms) > PROOF_MS;
+            return late.then(|| {
+                format!("fault `{}` was asked for but not applied within {}", self.id(), seconds(PROOF_MS))
+            });
+        };
+        if seen.proven {
+            self.unproven_since_ms = None;
+            if self.proven_at_ms.is_none() {
+                self.proven_at_ms = Some(now_ms);
+                let after = seconds(now_ms.saturating_sub(applied_at_ms));
+                log.note(
+                    TimelineKind::FaultProven,
+                    format!(
+                        "{} proven after {after}: drops counted, nothing crosses, control probes pass",
+                        self.id()
+                    ),
+                );
+            }
+            return None;
+        }
+        // A proof that lapses is given as much time to come back as the first one had.
+        let start_ms = if self.proven_at_ms.is_none() { applied_at_ms } else { now_ms };
+        let since = *self.unproven_since_ms.get_or_insert(start_ms);
+        (now_ms.saturating_sub(since) > PROOF_MS).then(|| {
+            format!("fault `{}` was applied, but without proof for {}", self.id(), seconds(PROOF_MS))
+        })
+    }
+
+    fn see_heal(&mut self, log: &mut Log<'_>, seen: &FaultObserved) -> Option<String> {
+        let asked_at_ms = self.heal_asked_at_ms?;
+        let now_ms = log.now_ms;
+        if self.healed_at_ms.is_none()
+            && let Some(at_ms) = seen.healed_at_ms
+        {
+            self.healed_at_ms = Some(at_ms);
+            self.given_at_ms = None;
+            log.note_at(at_ms, TimelineKind::FaultHealed, format!("{} healed", self.id()));
+            if self.proven_at_ms.is_none() && !seen.proven {
+                return Some(format!("fault `{}` was over before it could be proven", self.id()));
+            }
+        }
+        let Some(healed_at_ms) = self.healed_at_ms else {
+            let late = now_ms.saturating_sub(asked_at_ms) > PROOF_MS;
+            return late
+                .then(|| format!("fault `{}` could not be healed within {}", self.id(), seconds(PROOF_MS)));
+        };
+        if self.open_at_ms.is_none() {
+            if seen.confirmed_open {
+                self.open_at_ms = Some(now_ms);
+            } else if now_ms.saturating_sub(healed_at_ms) > PROOF_MS {
+                return Some(format!(
+                    "fault `{}` was healed, but its links were not seen open within {}",
+                    self.id(),
+                    seconds(PROOF_MS)
+                ));
+            }
+        }
+        None
+    }
+
+    /// Due by the run's clock, whose zero is at `zero_ms`.
+    pub fn drive(&mut self, log: &mut Log<'_>, zero_ms: u64) {
+        let now_ms = log.now_ms;
+        if self.asked_at_ms.is_none() {
+            if now_ms < zero_ms.saturating_add(self.plan.at_ms) {
+                return;
+            }
+            self.asked_at_ms = Some(now_ms);
+        }
+        let over = |applied_at_ms: u64| now_ms >= applied_at_ms.saturating_add(self.plan.lasts_ms);
+        if self.heal_asked_at_ms.is_none() && self.applied_at_ms.is_some_and(over) {
+            self.heal(now_ms);
+        }
+    }
+
+    /// From then on it is to be healed, if it was asked for.
+    pub fn heal(&mut self, from_ms: u64) {
+        if self.asked_at_ms.is_some() && self.heal_asked_at_ms.is_none() {
+            self.heal_asked_at_ms = Some(from_ms);
+            self.given_at_ms = None;
+        }
+    }
+
+    /// The action whose effect is still to be seen, if it is time to give it.
+    pub fn act(&mut self, log: &mut Log<'_>) {
+        let again = std::mem::take(&mut self.again);
+        if !self.is_out() {
+            return;
+        }
+        let now_ms = log.now_ms;
+        let waited = self.given_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= REPEAT_MS);
+        let action = if self.heal_asked_at_ms.is_some() {
+            (waited || again).then(|| Action::HealFault { id: self.plan.id.clone() })
+        } else {
+            let pending = self.applied_at_ms.is_none();
+            ((waited && pending) || again).then(|| Action::ApplyFault {
+                id: self.plan.id.clone(),
+                rects: self.plan.rects.clone(),
+                lasts_ms: self.plan.lasts_ms,
+            })
+        };
+        if let Some(action) = action {
+            self.given_at_ms = Some(now_ms);
+            log.actions.push(action);
+        }
+    }
+}

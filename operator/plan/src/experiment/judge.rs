@@ -1,0 +1,377 @@
+//! Each expectation, judged on what was seen.
+
+use netsplit_spec::{ValidExpectation, units::format_duration};
+use serde::{Deserialize, Serialize};
+
+use super::agreement::Agreement;
+use super::faults::FaultState;
+use super::limits::{REPORT_GRACE_MS, UNWATCHED_MS};
+use super::log::seconds;
+use super::nodes::{Fresh, Nodes};
+use super::pressure::Pressure;
+use super::verdict::{ExpectationResult, Outcome};
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Judge {
+    text: String,
+    rule: Rule,
+    pub result: Option<ExpectationResult>,
+}
+
+/// Times are milliseconds; `fault` is a place in the list of faults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Rule {
+    Stall {
+        within_ms: u64,
+        fault: usize,
+        /// The first block that should not have been: node, height, when.
+        offence: Option<(usize, u64, u64)>,
+        /// The last block before the stall.
+        last_ms: Option<u64>,
+    },
+    Recover {
+        within_ms: u64,
+        fault: usize,
+        /// Highest final height when the heal was asked for.
+        target: Option<u64>,
+        /// By node: when it first went above the target.
+        back_ms: Vec<Option<u64>>,
+    },
+    Progress {
+        within_ms: u64,
+        /// The longest pause that has ended, and when it did.
+        longest: (u64, u64),
+    },
+    Agreement,
+}
+
+/// What the rules look at.
+pub(crate) struct View<'a> {
+    pub now_ms: u64,
+    pub nodes: &'a Nodes,
+    pub faults: &'a [FaultState],
+    pub pressure: &'a Pressure,
+    pub agreement: &'a Agreement,
+    /// When the run's clock was zero.
+    pub zero_ms: u64,
+    /// Nothing more will be watched: judge now.
+    pub at_end: bool,
+}
+
+/// A judgement without its expectation's text.
+struct Ruling {
+    outcome: Outcome,
+    detail: String,
+    measured_ms: Option<u64>,
+}
+
+impl Ruling {
+    fn passed(detail: impl Into<String>, measured_ms: Option<u64>) -> Self {
+        Self { outcome: Outcome::Passed, detail: detail.into(), measured_ms }
+    }
+
+    fn invalid(detail: impl Into<String>) -> Self {
+        Self { outcome: Outcome::Invalid, detail: detail.into(), measured_ms: None }
+    }
+
+    /// Failed, unless the host was too busy between the two moments for a miss to count.
+    fn missed(view: &View<'_>, window: (u64, u64), detail: String, measured_ms: Option<u64>) -> Self {
+        match view.pressure.excuse(window.0, window.1) {
+            Some(excuse) => {
+                Self { outcome: Outcome::Invalid, detail: format!("{excuse}; {detail}"), measured_ms }
+            }
+            None => Self { outcome: Outcome::Failed, detail, measured_ms },
+        }
+    }
+}
+
+impl Judge {
+    pub fn new(expectation: &ValidExpectation, fault_ids: &[String], nodes: usize) -> Self {
+        let ms = |duration: std::time::Duration| duration.as_millis() as u64;
+        let (text, rule) = match expectation {
+            ValidExpectation::Stall { within, fault } => (
+                format!("stall within {} of `{}`", format_duration(*within), fault_ids[*fault]),
+                Rule::Stall { within_ms: ms(*within), fault: *fault, offence: None, last_ms: None },
+            ),
+            ValidExpectation::Recover { within, fault } => (
+                format!("recover within {} of the heal of `{}`", format_duration(*within), fault_ids[*fault]),
+                Rule::Recover {
+                    within_ms: ms(*within),
+                    fault: *fault,
+                    target: None,
+                    back_ms: vec![None; nodes],
+                },
+            ),
+            ValidExpectation::Progress { within } => (
+                format!("progress every {}", format_duration(*within)),
+                Rule::Progress { within_ms: ms(*within), longest: (0, 0) },
+            ),
+            ValidExpectation::Agreement => ("agreement".to_owned(), Rule::Agreement),
+        };
+        Self { text, rule, result: None }
+    }
+
+    /// For the end of a run that was cut short.
+    pub fn result(&self) -> ExpectationResult {
+        self.result.clone().unwrap_or_else(|| ExpectationResult {
+            text: self.text.clone(),
+            outcome: Outcome::NotJudged,
+            detail: "the run ended before".to_owned(),
+            measured_ms: None,
+        })
+    }
+
+    /// Before this step's blocks are looked at: `height` is the highest final one until now.
+    pub fn heal_asked(&mut self, healed: usize, height: u64) {
+        if let Rule::Recover { fault, target, .. } = &mut self.rule
+            && *fault == healed
+            && target.is_none()
+        {
+            *target = Some(height);
+        }
+    }
+
+    /// Blocks of a node that are above all it had before.
+    pub fn see(&mut self, fresh: &[Fresh], faults: &[FaultState]) {
+        for block in fresh {
+            match &mut self.rule {
+                Rule::Stall { within_ms, fault, offence, last_ms } => {
+                    let fault = &faults[*fault];
+                    let Some(applied_ms) = fault.applied_at_ms else { continue };
+                    if fault.heal_asked_at_ms.is_some_and(|heal| block.at_ms >= heal)
+                        || block.at_ms < applied_ms
+                    {
+                        continue;
+                    }
+                    if block.at_ms > applied_ms.saturating_add(*within_ms) {
+                        let earlier = offence.is_some_and(|(_, _, at)| at <= block.at_ms);
+                        if !earlier {
+                            *offence = Some((block.node, block.height, block.at_ms));
+                        }
+                    } else {
+                        *last_ms = (*last_ms).max(Some(block.at_ms));
+                    }
+                }
+                Rule::Recover { fault, target: Some(target), back_ms, .. } => {
+                    let since = faults[*fault].heal_asked_at_ms.unwrap_or(u64::MAX);
+                    if block.height > *target && block.at_ms >= since {
+                        back_ms[block.node].get_or_insert(block.at_ms);
+                    }
+                }
+                Rule::Recover { .. } | Rule::Progress { .. } | Rule::Agreement => {}
+            }
+        }
+    }
+
+    /// The chain's highest final height rose, `pause_ms` after it did the last time.
+    pub fn advanced(&mut self, pause_ms: u64, at_ms: u64) {
+        if let Rule::Progress { longest, .. } = &mut self.rule
+            && pause_ms > longest.0
+        {
+            *longest = (pause_ms, at_ms);
+        }
+    }
+
+    /// Whether this call has decided it.
+    pub fn judge(&mut self, view: &View<'_>) -> bool {
+        if self.result.is_some() {
+            return false;
+        }
+        let ruling = match &self.rule {
+            Rule::Stall { fault, offence, last_ms, .. } => {
+                stall(view, &view.faults[*fault], *offence, *last_ms)
+            }
+            Rule::Recover { within_ms, fault, back_ms, .. } => {
+                recover(view, *within_ms, &view.faults[*fault], back_ms)
+            }
+            Rule::Progress { within_ms, longest } => progress(view, *within_ms, *longest),
+            Rule::Agreement => agreement(view),
+        };
+        self.result = ruling.map(|ruling| ExpectationResult {
+            text: self.text.clone(),
+            outcome: ruling.outcome,
+            detail: ruling.detail,
+            measured_ms: ruling.measured_ms,
+        });
+        self.result.is_some()
+    }
+
+    pub fn is_agreement(&self) -> bool {
+        self.rule == Rule::Agreement
+    }
+
+    /// Its judgement ends no sooner than the end of the run.
+    pub fn waits_for_end(&self) -> bool {
+        matches!(self.rule, Rule::Progress { .. } | Rule::Agreement)
+    }
+}
+
+fn stall(
+    view: &View<'_>,
+    fault: &FaultState,
+    offence: Option<(usize, u64, u64)>,
+    last_ms: Option<u64>,
+) -> Option<Ruling> {
+    let applied_ms = fault.applied_at_ms?;
+    if let Some((node, height, at_ms)) = offence {
+        let after_ms = at_ms.saturating_sub(applied_ms);
+        let node = view.nodes.name(node);
+        let detail =
+            format!("{node} still made height {height} final {} after the fault's start", seconds(after_ms));
+        return Some(Ruling::missed(view, (applied_ms, at_ms), detail, Some(after_ms)));
+    }
+    let heal_ms = fault.heal_asked_at_ms?;
+    if view.now_ms < heal_ms.saturating_add(REPORT_GRACE_MS) {
+        return None;
+    }
+    // Silence proves a stall only on nodes that could have spoken, and only if the fault is its one cause.
+    if let Some(node) = view.nodes.exited_since(view.zero_ms) {
+        return Some(Ruling::invalid(format!("{} exited, so that the silence may be its doing", node.name)));
+    }
+    if let Some(node) = view.nodes.unwatched() {
+        let given_up = view.now_ms >= heal_ms.saturating_add(UNWATCHED_MS) || view.at_end;
+        return given_up.then(|| Ruling::invalid(format!("{} could not be watched", node.name)));
+    }
+    let stopped_ms = last_ms.map_or(0, |last| last.saturating_sub(applied_ms));
+    let silent_ms = heal_ms.saturating_sub(last_ms.unwrap_or(applied_ms));
+    let detail = format!(
+        "the last block was final {} after the fault's start, then none for {}",
+        seconds(stopped_ms),
+        seconds(silent_ms)
+    );
+    Some(Ruling::passed(detail, Some(stopped_ms)))
+}
+
+fn recover(view: &View<'_>, within_ms: u64, fault: &FaultState, back_ms: &[Option<u64>]) -> Option<Ruling> {
+    let healed_ms = fault.healed_at_ms?;
+    let deadline_ms = healed_ms.saturating_add(within_ms);
+    let in_time = |at: &Option<u64>| at.is_some_and(|at| at <= deadline_ms);
+    if back_ms.iter().all(in_time) {
+        // Counted as met only once the links are known to be open: else it is not the heal that is judged.
+        fault.open_at_ms?;
+        let slowest_ms = back_ms.iter().flatten().max().map_or(0, |at| at.saturating_sub(healed_ms));
+        return Some(Ruling::passed(
+            format!("every node had a new final block {} after the heal", seconds(slowest_ms)),
+            Some(slowest_ms),
+        ));
+    }
+    let window = (healed_ms, deadline_ms);
+    if let Some((node, at_ms)) = back_ms
+        .iter()
+        .enumerate()
+        .filter_map(|(node, at)| at.filter(|at| *at > deadline_ms).map(|at| (node, at)))
+        .max_by_key(|(_, at)| *at)
+    {
+        let after_ms = at_ms.saturating_sub(healed_ms);
+        let detail = format!(
+            "{} had a new final block only {} after the heal",
+            view.nodes.name(node),
+            seconds(after_ms)
+        );
+        return Some(Ruling::missed(view, window, detail, Some(after_ms)));
+    }
+    if view.now_ms < deadline_ms.saturating_add(REPORT_GRACE_MS) {
+        return None;
+    }
+    let missing: Vec<usize> = (0..back_ms.len()).filter(|node| back_ms[*node].is_none()).collect();
+    let states = || missing.iter().map(|node| &view.nodes.list[*node]);
+    if states().all(|node| node.up && !node.following) {
+        let names: Vec<&str> = states().map(|node| node.name.as_str()).collect();
+        let given_up = view.now_ms >= deadline_ms.saturating_add(UNWATCHED_MS) || view.at_end;
+        return given_up.then(|| Ruling::invalid(format!("{} could not be watched", names.join(", "))));
+    }
+    let names: Vec<String> = states()
+        .map(|node| if node.up { node.name.clone() } else { format!("{} (not running)", node.name) })
+        .collect();
+    let detail = format!("no new final block {} after the heal on {}", seconds(within_ms), names.join(", "));
+    Some(Ruling::missed(view, window, detail, None))
+}
+
+fn progress(view: &View<'_>, within_ms: u64, longest: (u64, u64)) -> Option<Ruling> {
+    let (pause_ms, ended_ms) = longest;
+    if pause_ms > within_ms {
+        let detail = format!("no block was final for {}", seconds(pause_ms));
+        return Some(Ruling::missed(
+            view,
+            (ended_ms.saturating_sub(pause_ms), ended_ms),
+            detail,
+            Some(pause_ms),
+        ));
+    }
+    let last_ms = view.nodes.advanced_at_ms.unwrap_or(view.zero_ms).max(view.zero_ms);
+    let silent_ms = view.now_ms.saturating_sub(last_ms);
+    if silent_ms > within_ms.saturating_add(REPORT_GRACE_MS) {
+        if let Some(node) = view.nodes.list.iter().find(|node| node.up && !node.following) {
+            let given_up = silent_ms > within_ms.saturating_add(UNWATCHED_MS) || view.at_end;
+            return given_up.then(|| Ruling::invalid(format!("{} could not be watched", node.name)));
+        }
+        let detail = format!("no block was final for {}", seconds(silent_ms));
+        return Some(Ruling::missed(view, (last_ms, view.now_ms), detail, Some(silent_ms)));
+    }
+    // A pause that is still open may yet become too long, or have ended with a block that is still to be reported.
+    let pause_ms = pause_ms.max(silent_ms.min(within_ms));
+    view.at_end
+        .then(|| Ruling::passed(format!("the longest pause was {}", seconds(pause_ms)), Some(pause_ms)))
+}
+
+fn agreement(view: &View<'_>) -> Option<Ruling> {
+    if view.agreement.conflict().is_some() {
+        return Some(Ruling { outcome: Outcome::Failed, detail: fork_text(view), measured_ms: None });
+    }
+    if !view.at_end {
+        return None;
+    }
+    let uncompared = view.agreement.uncompared();
+    if uncompared > 0 {
+        return Some(Ruling::invalid(format!("{uncompared} blocks could not be compared")));
+    }
+    let detail = format!("{} blocks compared, to height {}", view.agreement.compared(), view.nodes.height);
+    Some(Ruling::passed(detail, None))
+}
+
+/// What the first conflict is; empty without one.
+pub(crate) fn fork_text(view: &View<'_>) -> String {
+    let Some(conflict) = view.agreement.conflict() else {
+        return String::new();
+    };
+    let (first, second) = (view.nodes.name(conflict.nodes.0), view.nodes.name(conflict.nodes.1));
+    let (one, other) = (short(&conflict.ids.0), short(&conflict.ids.1));
+    format!("at height {} {first} made {one} final, and {second} made {other} final", conflict.height)
+}
+
+fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::fault::FaultPlan;
+
+    /// A node that was cut off from a chain that went on must catch up before it counts as recovered.
+    #[test]
+    fn only_heights_above_all_before_the_heal_count_as_recovery() {
+        let plan = FaultPlan { id: "f".to_owned(), at_ms: 0, lasts_ms: 1_000, rects: Vec::new() };
+        let mut fault = FaultState::new(plan);
+        fault.asked_at_ms = Some(1_000);
+        fault.applied_at_ms = Some(1_000);
+        fault.heal(2_000);
+        let faults = [fault];
+        let within = Duration::from_secs(5);
+        let mut judge = Judge::new(&ValidExpectation::Recover { within, fault: 0 }, &["f".to_owned()], 1);
+        judge.heal_asked(0, 20);
+        let back = |judge: &Judge| match &judge.rule {
+            Rule::Recover { back_ms, .. } => back_ms[0],
+            other => panic!("{other:?}"),
+        };
+        judge.see(&[Fresh { node: 0, height: 20, at_ms: 2_100 }], &faults);
+        assert_eq!(back(&judge), None, "catching up is not progress");
+        judge.see(&[Fresh { node: 0, height: 21, at_ms: 1_900 }], &faults);
+        assert_eq!(back(&judge), None, "what was final before the heal proves nothing");
+        judge.see(&[Fresh { node: 0, height: 22, at_ms: 2_200 }], &faults);
+        judge.see(&[Fresh { node: 0, height: 23, at_ms: 2_300 }], &faults);
+        assert_eq!(back(&judge), Some(2_200), "the first one counts");
+    }
+}

@@ -1,0 +1,169 @@
+//! Plans against golden files, and cuts against their definition.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use netsplit_plan::{CutRect, NodeIndex, compile, plan_testnet, seed_of};
+use netsplit_spec::{
+    Document, Links, Testnet, Topology, ValidFault, ValidFaultKind, parse, validate_testnet,
+};
+use proptest::prelude::*;
+
+fn quickstart() -> Testnet {
+    let text = include_str!("../../../examples/quickstart.yaml");
+    match parse(text, "quickstart.yaml").expect("the example is valid").remove(0) {
+        Document::Testnet(testnet) => testnet,
+        other @ Document::Experiment(_) => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_plan_of_the_quickstart() {
+    insta::assert_json_snapshot!("quickstart", plan_testnet(&quickstart()));
+}
+
+#[test]
+fn links_are_carried_though_no_backend_shapes_them_yet() {
+    let mut testnet = quickstart();
+    let links = Links { latency: Duration::from_millis(20), jitter: Duration::from_millis(2) };
+    testnet.links = Some(links);
+    assert!(validate_testnet(&testnet).is_err());
+    assert_eq!(plan_testnet(&testnet).links, Some(links));
+}
+
+#[test]
+fn neighbours_by_topology() {
+    let peers = |topology: Topology, sizes: [u32; 2]| {
+        let mut testnet = quickstart();
+        testnet.topology = topology;
+        testnet.nodes[0].count = sizes[0];
+        testnet.nodes[1].count = sizes[1];
+        plan_testnet(&testnet).nodes.into_iter().map(|node| node.peers).collect::<Vec<_>>()
+    };
+    assert_eq!(peers(Topology::Mesh, [2, 1]), [vec![1, 2], vec![0, 2], vec![0, 1]]);
+    assert_eq!(peers(Topology::Ring, [3, 2]), [vec![1, 4], vec![0, 2], vec![1, 3], vec![2, 4], vec![0, 3]]);
+    assert_eq!(peers(Topology::Ring, [1, 1]), [vec![1], vec![0]]);
+    assert_eq!(peers(Topology::Star, [2, 2]), [vec![1, 2, 3], vec![0], vec![0], vec![0]]);
+    for topology in [Topology::Mesh, Topology::Ring, Topology::Star] {
+        assert_eq!(peers(topology, [1, 0]), [Vec::<usize>::new()]);
+        let peers = peers(topology, [7, 4]);
+        for (node, of) in peers.iter().enumerate() {
+            assert!(
+                of.is_sorted() && of.iter().all(|peer| *peer != node && peers[*peer].contains(&node)),
+                "{topology:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_seed_is_the_given_one_or_the_names() {
+    let mut testnet = quickstart();
+    assert_eq!(plan_testnet(&testnet).seed, seed_of("quickstart"));
+    assert_ne!(seed_of("quickstart"), seed_of("quickstarT"));
+    testnet.seed = Some(7);
+    assert_eq!(plan_testnet(&testnet).seed, 7);
+}
+
+type Links2 = BTreeSet<(NodeIndex, NodeIndex)>;
+
+fn union<'a>(rects: impl IntoIterator<Item = &'a CutRect>) -> Links2 {
+    let pairs = rects
+        .into_iter()
+        .flat_map(|rect| rect.from.iter().flat_map(|from| rect.to.iter().map(|to| (*from, *to))));
+    pairs.filter(|(from, to)| from != to).collect()
+}
+
+fn fault(kind: ValidFaultKind) -> ValidFault {
+    ValidFault { id: "f".to_owned(), at: Duration::ZERO, lasts: Duration::from_secs(1), kind }
+}
+
+/// The definition, link by link: told apart from the compiler on purpose.
+fn is_cut(kind: &ValidFaultKind, from: NodeIndex, to: NodeIndex) -> bool {
+    match kind {
+        ValidFaultKind::Partition { sides } => {
+            let side = |node| sides.iter().position(|side| side.contains(&node));
+            matches!((side(from), side(to)), (Some(a), Some(b)) if a != b)
+        }
+        ValidFaultKind::Cut { from: sources, to: targets, one_way } => {
+            (sources.contains(&from) && targets.contains(&to))
+                || (!one_way && sources.contains(&to) && targets.contains(&from))
+        }
+    }
+}
+
+const NODES: usize = 9;
+
+fn subset() -> impl Strategy<Value = Vec<NodeIndex>> {
+    prop::collection::btree_set(0..NODES, 1..NODES).prop_map(|set| set.into_iter().collect())
+}
+
+fn kind() -> impl Strategy<Value = ValidFaultKind> {
+    // Each node's side; side 4 stands for none: a bridge.
+    let partition = prop::collection::vec(0usize..5, NODES).prop_map(|places| {
+        let side = |side| (0..NODES).filter(|node| places[*node] == side).collect::<Vec<_>>();
+        ValidFaultKind::Partition { sides: (0..4).map(side).filter(|side| !side.is_empty()).collect() }
+    });
+    let cut = (subset(), subset(), any::<bool>()).prop_map(|(from, to, one_way)| ValidFaultKind::Cut {
+        from,
+        to,
+        one_way,
+    });
+    prop_oneof![partition, cut]
+}
+
+proptest! {
+    #[test]
+    fn rectangles_cut_exactly_what_the_fault_says(kind in kind()) {
+        let plan = compile(&fault(kind.clone()));
+        let mut expected = Links2::new();
+        for from in 0..NODES {
+            expected.extend((0..NODES).filter(|to| *to != from && is_cut(&kind, from, *to)).map(|to| (from, to)));
+        }
+        prop_assert_eq!(union(&plan.rects), expected);
+        for rect in &plan.rects {
+            prop_assert!(!rect.from.is_empty() && !rect.to.is_empty());
+            prop_assert!(rect.from.is_sorted_by(|a, b| a < b) && rect.to.is_sorted_by(|a, b| a < b));
+        }
+        if let ValidFaultKind::Partition { sides } = &kind {
+            prop_assert!(plan.rects.len() <= sides.len());
+        }
+    }
+
+    /// Faults come and go in any order; what is cut depends only on which are active.
+    #[test]
+    fn the_order_of_faults_never_matters(
+        kinds in prop::collection::vec(kind(), 1..5),
+        toggles in prop::collection::vec(any::<prop::sample::Index>(), 0..20),
+    ) {
+        let mut active: Vec<usize> = Vec::new();
+        for toggle in &toggles {
+            let place = toggle.index(kinds.len());
+            match active.iter().position(|other| *other == place) {
+                Some(found) => {
+                    active.remove(found);
+                }
+                None => active.push(place),
+            }
+            let plans: Vec<_> = active.iter().map(|n| compile(&fault(kinds[*n].clone()))).collect();
+            let cut = union(plans.iter().flat_map(|plan| &plan.rects));
+            for from in 0..NODES {
+                for to in (0..NODES).filter(|to| *to != from) {
+                    let expected = active.iter().any(|n| is_cut(&kinds[*n], from, to));
+                    prop_assert_eq!(cut.contains(&(from, to)), expected, "{} -> {}", from, to);
+                }
+            }
+        }
+    }
+}
+
+/// 100 nodes in two halves: two rectangles of 50, not 5,000 pairs.
+#[test]
+fn a_half_half_cut_stays_small() {
+    let sides = vec![(0..50).collect(), (50..100).collect()];
+    let plan = compile(&fault(ValidFaultKind::Partition { sides }));
+    assert_eq!(
+        plan.rects.iter().map(|rect| (rect.from.len(), rect.to.len())).collect::<Vec<_>>(),
+        [(50, 50), (50, 50)]
+    );
+}
