@@ -1,0 +1,96 @@
+//! What a node needs before it starts, as values: nothing here touches a disk, a clock or a network.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use netsplit_plan::TestnetPlan;
+
+use crate::load::Wallet;
+
+/// Turns a plan into what each node needs. Pure: the same plan and addresses give the same bytes.
+pub trait ChainArtifacts: Send + Sync {
+    /// The ports that its nodes listen on.
+    fn ports(&self) -> Ports;
+
+    /// Files and command of each node, in the plan's order. `addresses` holds one address a node, in the same
+    /// order.
+    fn build(&self, plan: &TestnetPlan, addresses: &[IpAddr]) -> Result<Vec<NodeArtifacts>, ArtifactsError>;
+
+    /// The accounts that [`build`](Self::build) funds for load, with their keys.
+    fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError>;
+}
+
+/// Everything that one node is started with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeArtifacts {
+    /// Name of the node in the plan.
+    pub node: String,
+    /// Files to write under the node's own folder before the command starts.
+    pub files: Vec<ArtifactFile>,
+    /// Program and arguments, to be run with the node's folder as working directory.
+    pub command: Vec<String>,
+}
+
+/// One file of a node.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ArtifactFile {
+    /// Relative to the node's folder.
+    pub path: PathBuf,
+    /// Shared between nodes where it is the same file.
+    pub bytes: Bytes,
+    /// Permission bits: 0600 for keys, 0644 for the rest.
+    pub mode: u32,
+}
+
+// Key files must not end up in a log through a derived Debug.
+impl fmt::Debug for ArtifactFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ArtifactFile")
+            .field("path", &self.path)
+            .field("bytes", &self.bytes.len())
+            .field("mode", &format_args!("{:04o}", self.mode))
+            .finish()
+    }
+}
+
+/// The ports of a node, by what may be done to their traffic.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ports {
+    /// Traffic between nodes: what faults act on.
+    pub peer: Vec<Port>,
+    /// The port that [`ChainClient`](crate::ChainClient) speaks to; never cut.
+    pub api: u16,
+    /// HTTP with metrics and health; never cut.
+    pub http: u16,
+}
+
+/// A transport port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Port {
+    pub protocol: Protocol,
+    pub number: u16,
+}
+
+/// A transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+/// Why a plan has no artifacts.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArtifactsError {
+    #[error("testnet `{testnet}` has {nodes} nodes, but {addresses} addresses were given for them")]
+    Addresses { testnet: String, nodes: usize, addresses: usize },
+    #[error("testnet `{testnet}` has no validator: nobody could make a block")]
+    NoValidator { testnet: String },
+    #[error("node `{node}` lists neighbour number {peer}, but there are only {nodes} nodes")]
+    UnknownPeer { node: String, peer: usize, nodes: usize },
+    #[error("testnet `{testnet}` gives a {file} that no node would take: {problems}")]
+    Invalid { testnet: String, file: &'static str, problems: String },
+}

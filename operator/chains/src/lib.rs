@@ -1,0 +1,34 @@
+//! What a chain is, for the rest of the operator side: files and a command for each node, a client for a
+//! running node, and load for a running network. No other operator crate knows a node's formats.
+//!
+//! * [`artifacts`]: [`ChainArtifacts`], pure: a plan and addresses in, files and commands out.
+//! * [`client`]: [`ChainClient`], one running node seen from outside, over connections that a backend hands out.
+//! * [`load`]: [`LoadGenerator`], signed transfers at a set rate, measured from submit to final.
+//! * [`netsplit`]: all three for our own node. Another chain is one more module of this kind.
+
+pub mod artifacts;
+pub mod client;
+pub mod load;
+pub mod netsplit;
+
+use std::sync::Arc;
+
+pub use artifacts::{ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, Port, Ports, Protocol};
+pub use client::{
+    BlockSeen, BlockStream, BlocksQuery, ChainClient, ClientError, Connector, Health, Id, Io, NodeState,
+    PeerState, Refusal, RefusalKind, StartAt, Submission,
+};
+pub use load::{LoadConfig, LoadError, LoadGenerator, LoadReport, SignedTransfer, Wallet};
+
+/// A kind of chain: how its nodes are set up, reached and paid from.
+pub trait Chain: ChainArtifacts {
+    /// A client of one node. It connects when first used and again whenever the connection is lost.
+    fn client(&self, node: &str, connector: Connector) -> Arc<dyn ChainClient>;
+}
+
+/// The chain that a testnet asks for.
+pub fn of(chain: netsplit_spec::Chain) -> Arc<dyn Chain> {
+    match chain {
+        netsplit_spec::Chain::Netsplit => Arc::new(netsplit::Netsplit),
+    }
+}

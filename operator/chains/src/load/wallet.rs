@@ -1,0 +1,28 @@
+//! The accounts that load is sent from.
+
+use bytes::Bytes;
+
+use crate::client::Id;
+
+/// Funded accounts with their keys. Signing takes some ten microseconds of processor time and is called from
+/// threads that may block.
+pub trait Wallet: Send + Sync {
+    /// How many accounts there are, numbered from 0.
+    fn accounts(&self) -> usize;
+
+    /// The address of an account, as the chain's API takes it.
+    fn address(&self, account: usize) -> &str;
+
+    /// The transfer of that account with that nonce. Always the same bytes, so that sending it again after a
+    /// lost answer can at most be refused as a duplicate.
+    fn transfer(&self, account: usize, nonce: u64) -> SignedTransfer;
+}
+
+/// A transaction that is ready to be submitted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SignedTransfer {
+    /// Under which it will appear in a block.
+    pub id: Id,
+    /// As the node takes it.
+    pub bytes: Bytes,
+}
