@@ -1,0 +1,173 @@
+//! The link agent: one process, one thread, one loop.
+//!
+//! It is started in the hub namespace with a [`crate::frame`] socket to whoever supervises it, and does only what it is asked
+//! there: answers come in the order of the requests. It renews no lease by itself, so that a cut ends with the last of
+//! those who want it, and it ends with its socket. A new agent is told the nodes and the desired cuts again; its first
+//! transaction replaces what an earlier one left in the kernel.
+
+use std::{
+    io,
+    net::Ipv4Addr,
+    os::fd::{AsFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cuts::{CutError, CutTable, Renewal},
+    frame::{self, Frame},
+    model::{Cut, CutEvidence, PeerPorts},
+    probe::{ProbeError, Prober},
+    tracker::Tracker,
+};
+
+/// What the supervisor asks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Request {
+    /// The nodes to probe from; their network namespaces come as descriptors, in this order.
+    AddNodes {
+        addresses: Vec<Ipv4Addr>,
+    },
+    /// The whole desired state. Named cuts are renewed.
+    SetCuts {
+        cuts: Vec<Cut>,
+    },
+    Evidence,
+}
+
+/// What the agent answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Response {
+    Done,
+    Evidence(Vec<CutEvidence>),
+    /// Nothing was changed; the sentence says why.
+    Failed(String),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("the link agent lost its supervisor's socket")]
+    Socket(#[source] io::Error),
+    #[error("the supervisor's request is not understood")]
+    Request(#[source] serde_json::Error),
+    #[error(transparent)]
+    Cut(#[from] CutError),
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+/// How the agent is run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    pub ports: PeerPorts,
+    /// Overrides what the kernel was found to do.
+    pub renewal: Option<Renewal>,
+}
+
+/// How often the rules are looked at when nobody asks.
+const INSPECTION: Duration = Duration::from_millis(500);
+
+/// Serves requests until the other end of `control` is closed.
+pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
+    let mut agent = Agent {
+        table: CutTable::open(options.ports, options.renewal)?,
+        prober: Prober::new(options.ports)?,
+        tracker: Tracker::default(),
+    };
+    let mut inspected = Instant::now();
+    loop {
+        let wait = agent.prober.wake_after().unwrap_or(INSPECTION).min(INSPECTION);
+        let asked = agent.wait(control, wait).map_err(AgentError::Socket)?;
+        agent.prober.receive();
+        // Before any request: one that waited while this process was stopped must not renew what has ended in between.
+        agent.tracker.expire(&mut agent.prober, Instant::now());
+        if asked {
+            let Some(frame) = frame::receive(control).map_err(AgentError::Socket)? else { return Ok(()) };
+            let response = agent.answer(frame)?;
+            let bytes = serde_json::to_vec(&response).map_err(AgentError::Request)?;
+            match frame::send(control.as_fd(), &bytes, &[]) {
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                result => result.map_err(AgentError::Socket)?,
+            }
+        }
+        agent.prober.send_due();
+        if inspected.elapsed() >= INSPECTION {
+            inspected = Instant::now();
+            agent.inspect();
+        }
+    }
+}
+
+struct Agent {
+    table: CutTable,
+    prober: Prober,
+    tracker: Tracker,
+}
+
+impl Agent {
+    /// Waits for a request, a probe or the time; `true` when there is a request.
+    fn wait(&self, control: &OwnedFd, wait: Duration) -> io::Result<bool> {
+        let mut fds = vec![PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.prober.sockets().map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+        let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
+        match poll(&mut fds, timeout) {
+            Ok(_) => Ok(fds[0].any().unwrap_or(true)),
+            Err(Errno::EINTR) => Ok(false),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn answer(&mut self, frame: Frame) -> Result<Response, AgentError> {
+        let request = serde_json::from_slice(&frame.bytes).map_err(AgentError::Request)?;
+        let done = match request {
+            Request::AddNodes { addresses } => self.add_nodes(&addresses, frame.fds),
+            Request::SetCuts { cuts } => self.set_cuts(&cuts),
+            Request::Evidence => {
+                self.inspect();
+                return Ok(Response::Evidence(self.tracker.evidence(&self.prober, Instant::now())));
+            }
+        };
+        Ok(done.map_or_else(Response::Failed, |()| Response::Done))
+    }
+
+    fn add_nodes(&mut self, addresses: &[Ipv4Addr], namespaces: Vec<OwnedFd>) -> Result<(), String> {
+        if addresses.len() != namespaces.len() {
+            return Err(format!("{} addresses came with {} namespaces", addresses.len(), namespaces.len()));
+        }
+        for (address, namespace) in addresses.iter().zip(namespaces) {
+            self.prober.add_node(*address, namespace).map_err(|error| chain(&error))?;
+        }
+        Ok(())
+    }
+
+    fn set_cuts(&mut self, cuts: &[Cut]) -> Result<(), String> {
+        // The last look at cuts that are about to end.
+        self.inspect();
+        let changed = self.table.set(cuts).map_err(|error| chain(&error))?;
+        self.tracker.changed(&mut self.prober, cuts, &changed, Instant::now());
+        Ok(())
+    }
+
+    fn inspect(&mut self) {
+        match self.table.observe() {
+            Ok(observed) => self.tracker.observed(&mut self.prober, &observed, Instant::now()),
+            Err(error) => self.tracker.unobserved(&chain(&error)),
+        }
+    }
+}
+
+/// An error and its causes in one sentence.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
