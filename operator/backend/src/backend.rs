@@ -1,0 +1,222 @@
+//! The [`Backend`] trait and its words.
+
+use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+
+use async_trait::async_trait;
+pub use netsplit_links::{CutState, Proof};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+/// Both ways of a byte stream to a node's port.
+pub trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin + ?Sized> Connection for T {}
+
+/// A TCP connection made inside the testnet's network.
+pub type NodeStream = Box<dyn Connection>;
+
+/// Where a node will be: known before anything starts, because configuration files name addresses and paths.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlace {
+    pub name: String,
+    pub address: IpAddr,
+    /// The node's working directory; relative paths of its files and command are below it.
+    pub directory: PathBuf,
+}
+
+/// One file of a node.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NodeFile {
+    /// Relative to the node's directory; no `..`.
+    pub path: PathBuf,
+    pub contents: Vec<u8>,
+    /// Unix permission bits, such as `0o600` for a key.
+    pub mode: u32,
+}
+
+impl fmt::Debug for NodeFile {
+    /// Keys travel here: the contents stay out of logs.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NodeFile({}, {} bytes, {:o})", self.path.display(), self.contents.len(), self.mode)
+    }
+}
+
+/// What a node needs to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeArtifacts {
+    pub node: String,
+    pub files: Vec<NodeFile>,
+    /// Program and arguments; the working directory is the node's. A program without `/` is searched for.
+    pub command: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeState {
+    /// Its place exists, its process does not yet.
+    Starting,
+    Running,
+    /// Ended by itself or by `stop`: one of the two is set.
+    Exited {
+        code: Option<i32>,
+        signal: Option<i32>,
+    },
+    /// The program could not be started.
+    Failed {
+        reason: String,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeStatus {
+    pub name: String,
+    pub state: NodeState,
+    /// The last process, also after it has ended.
+    pub pid: Option<u32>,
+    pub address: IpAddr,
+    /// Restarts asked for; nothing restarts by itself.
+    pub restarts: u32,
+    /// Stopped by [`NodeSignal::Pause`].
+    pub paused: bool,
+}
+
+/// Every directed link from a node in `from` to a node in `to`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutRect {
+    pub from: Vec<String>,
+    pub to: Vec<String>,
+}
+
+/// One fault: directed cuts that end when the lease is not renewed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutRequest {
+    pub id: String,
+    pub rects: Vec<CutRect>,
+    pub lease: Duration,
+}
+
+/// Probes over one directed link since its cut began; see [`netsplit_links::PairEvidence`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PairEvidence {
+    pub from: String,
+    pub to: String,
+    pub probes_sent: u64,
+    pub probes_received: u64,
+    pub controls_sent: u64,
+    pub controls_received: u64,
+}
+
+/// What is known about one cut, by node name; see [`netsplit_links::CutEvidence`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CutEvidence {
+    pub id: String,
+    pub state: CutState,
+    pub drops: u64,
+    pub lease_left_ms: u64,
+    pub pairs: Vec<PairEvidence>,
+    pub proof: Proof,
+    pub problems: Vec<String>,
+}
+
+/// What may be done to a node's process from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeSignal {
+    /// SIGTERM: an orderly end.
+    Terminate,
+    /// SIGKILL: a crash.
+    Kill,
+    /// SIGSTOP: a hang.
+    Pause,
+    /// SIGCONT.
+    Resume,
+}
+
+/// The three streams of a command run beside a node.
+#[derive(Debug)]
+pub struct ExecStdio {
+    pub stdin: OwnedFd,
+    pub stdout: OwnedFd,
+    pub stderr: OwnedFd,
+    /// The streams are a terminal (the slave end): the command gets a session of its own with it in control.
+    pub tty: bool,
+}
+
+/// How a command ended; one of the two is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExecExit {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+}
+
+/// A place that can run a testnet and break its links.
+///
+/// All methods may be called at the same time from any task. `stop` ends everything; dropping the value does so too, without
+/// the grace.
+#[async_trait]
+pub trait Backend: Send + Sync + fmt::Debug {
+    /// Where nodes with these names will be. The same names give the same places.
+    fn places(&self, nodes: &[String]) -> Result<Vec<NodePlace>, BackendError>;
+
+    /// Builds the network, writes the files and starts every node. Once per backend.
+    async fn start(&self, nodes: Vec<NodeArtifacts>) -> Result<(), BackendError>;
+
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError>;
+
+    /// Opens a TCP connection to a node's port; no cut touches it.
+    async fn connect(&self, node: &str, port: u16) -> Result<NodeStream, BackendError>;
+
+    /// Sets the whole desired state: cuts that are not named end, named ones start or are renewed, all in one transaction.
+    async fn set_cuts(&self, cuts: Vec<CutRequest>) -> Result<(), BackendError>;
+
+    /// Renews the leases of all active cuts; fails with the names of those that had ended.
+    async fn renew(&self) -> Result<(), BackendError>;
+
+    /// One entry per active cut, and per cut that ended recently.
+    async fn evidence(&self) -> Result<Vec<CutEvidence>, BackendError>;
+
+    /// Runs a command in a node's network until it ends. Dropping the future kills it.
+    async fn exec(&self, node: &str, argv: Vec<String>, stdio: ExecStdio) -> Result<ExecExit, BackendError>;
+
+    async fn signal(&self, node: &str, signal: NodeSignal) -> Result<(), BackendError>;
+
+    /// Ends a node's process if it runs (SIGTERM, then SIGKILL at the deadline) and starts it again with its data.
+    async fn restart(&self, node: &str) -> Result<(), BackendError>;
+
+    /// Ends all nodes (SIGTERM, then SIGKILL at the deadline), the network and the backend itself.
+    async fn stop(&self) -> Result<(), BackendError>;
+}
+
+/// Why the backend did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BackendError {
+    #[error("no node is called {0:?}")]
+    UnknownNode(String),
+    /// The request cannot be right; the sentence says why.
+    #[error("{0}")]
+    Invalid(String),
+    /// The machine refuses; the sentence says what to enable.
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot connect to port {port} of {node}")]
+    Connect {
+        node: String,
+        port: u16,
+        #[source]
+        source: io::Error,
+    },
+    /// What failed, as the process that did it tells.
+    #[error("{0}")]
+    Failed(String),
+    /// The process that owns the testnet's network is gone, and with it the testnet.
+    #[error("the testnet is gone: {0}")]
+    Gone(String),
+    #[error("cannot {what}")]
+    Io {
+        what: String,
+        #[source]
+        source: io::Error,
+    },
+}

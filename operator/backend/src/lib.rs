@@ -1,0 +1,12 @@
+//! Where a testnet runs. [`Backend`] is what the operator needs from any place; [`local`] is one Linux machine.
+//!
+//! This crate knows nodes by name and address only: neither a plan nor a chain's file formats reach it, so what a plan
+//! calls a node and what a chain writes into its files are handed in as [`NodeArtifacts`].
+
+mod backend;
+pub mod local;
+
+pub use backend::{
+    Backend, BackendError, Connection, CutEvidence, CutRect, CutRequest, CutState, ExecExit, ExecStdio,
+    NodeArtifacts, NodeFile, NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof,
+};

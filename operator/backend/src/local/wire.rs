@@ -1,0 +1,104 @@
+//! What outer and inner process say to each other. Both are the same program, so there is no version to agree on.
+
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+
+use netsplit_links::{Cut, CutEvidence};
+use serde::{Deserialize, Serialize};
+
+use super::doctor::Check;
+use crate::backend::{ExecExit, NodeSignal, NodeStatus};
+
+/// The inner process's first message.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Hello {
+    Ready {
+        rootless: bool,
+    },
+    /// The machine refuses; the sentence says what to enable.
+    Refused(String),
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct NodeSpec {
+    pub(super) name: String,
+    pub(super) address: Ipv4Addr,
+    pub(super) directory: PathBuf,
+    pub(super) log: PathBuf,
+    pub(super) command: Vec<String>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum ToInner {
+    Call {
+        id: u64,
+        request: Request,
+    },
+    /// Nobody waits for this call any more.
+    Cancel {
+        id: u64,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Request {
+    Start {
+        nodes: Vec<NodeSpec>,
+    },
+    Nodes,
+    /// The connected socket comes back beside the answer.
+    Connect {
+        node: String,
+        port: u16,
+    },
+    SetCuts {
+        cuts: Vec<Cut>,
+    },
+    Renew,
+    Evidence,
+    /// Standard input, output and error come beside the request.
+    Exec {
+        node: String,
+        argv: Vec<String>,
+        tty: bool,
+    },
+    Signal {
+        node: String,
+        signal: NodeSignal,
+    },
+    Restart {
+        node: String,
+        grace: Duration,
+    },
+    Stop {
+        grace: Duration,
+    },
+    Doctor,
+    /// The agent's process id, for tests and `doctor`.
+    AgentPid,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FromInner {
+    pub(super) id: u64,
+    pub(super) result: Result<Response, Failure>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Response {
+    Done,
+    Connected,
+    Nodes(Vec<NodeStatus>),
+    Evidence(Vec<CutEvidence>),
+    Exited(ExecExit),
+    Checks(Vec<Check>),
+    Pid(Option<u32>),
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Failure {
+    UnknownNode(String),
+    Invalid(String),
+    /// An operating system error number.
+    Connect(i32),
+    Failed(String),
+}
