@@ -1,0 +1,102 @@
+//! `netsplit logs`: a node's output, also after its testnet ended without being removed.
+
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    cli::LogsArgs,
+    client, nearest,
+    paths::{self, TestnetDir},
+};
+
+/// How often a followed log is looked at; the file is on this machine, so a look costs a system call.
+const POLL: Duration = Duration::from_millis(200);
+
+pub async fn run(args: &LogsArgs) -> Result<()> {
+    let dir = find_dir(args.testnet.testnet.as_deref()).await?;
+    let path = dir.node_log(&args.node);
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            bail!(
+                "testnet `{}` has no node `{}`{}",
+                dir.name,
+                args.node,
+                nearest::hint(&args.node, &node_names(&dir)?)
+            )
+        }
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
+    };
+    let mut out = std::io::stdout().lock();
+    match args.lines {
+        Some(count) => print_tail(&mut file, count, &mut out)?,
+        None => copy(&mut file, &mut out)?,
+    }
+    if !args.follow {
+        return Ok(());
+    }
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(POLL) => copy(&mut file, &mut out)?,
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// The directory of the testnet meant: running or not.
+async fn find_dir(name: Option<&str>) -> Result<TestnetDir> {
+    if let Some(name) = name {
+        return TestnetDir::of(name);
+    }
+    let mut all = paths::all()?;
+    if all.len() == 1 {
+        return Ok(all.remove(0));
+    }
+    client::find(None).await.map(|running| running.dir)
+}
+
+fn node_names(dir: &TestnetDir) -> Result<Vec<String>> {
+    let Ok(entries) = std::fs::read_dir(dir.nodes()) else {
+        bail!("testnet `{}` has left no logs", dir.name);
+    };
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
+fn copy(from: &mut File, to: &mut impl std::io::Write) -> Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let read = from.read(&mut buffer).context("cannot read the log")?;
+        if read == 0 {
+            break;
+        }
+        to.write_all(&buffer[..read])?;
+    }
+    to.flush()?;
+    Ok(())
+}
+
+fn print_tail(file: &mut File, count: usize, out: &mut impl std::io::Write) -> Result<()> {
+    let mut last: VecDeque<String> = VecDeque::new();
+    let mut reader = BufReader::new(file);
+    let mut line = String::new();
+    while reader.read_line(&mut line).context("cannot read the log")? > 0 {
+        if last.len() == count {
+            last.pop_front();
+        }
+        if count > 0 {
+            last.push_back(std::mem::take(&mut line));
+        }
+        line.clear();
+    }
+    for line in last {
+        out.write_all(line.as_bytes())?;
+    }
+    out.flush()?;
+    Ok(())
+}

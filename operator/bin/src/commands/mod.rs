@@ -1,0 +1,13 @@
+//! One file a command.
+
+pub mod doctor;
+pub mod down;
+pub mod exec;
+pub mod faults;
+pub mod init;
+pub mod load;
+pub mod logs;
+pub mod restart;
+pub mod run;
+pub mod status;
+pub mod up;

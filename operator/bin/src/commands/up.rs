@@ -1,0 +1,76 @@
+//! `netsplit up`.
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use anyhow::Result;
+use netsplit_proto::control::Testnet as State;
+
+use super::{down, status};
+use crate::{
+    cli::UpArgs,
+    documents,
+    launch::{self, Launched},
+    problem,
+};
+
+/// How often a foreground testnet without a terminal prints a line.
+const REPORT_EVERY: Duration = Duration::from_secs(10);
+
+pub async fn run(args: &UpArgs) -> Result<()> {
+    let file = args.file.display().to_string();
+    let testnet = documents::testnet(documents::read(&args.file)?, &file, args.testnet.as_deref())?;
+    let mut launched = launch::launch(&testnet, !args.detach).await?;
+    let state = tokio::select! {
+        state = launch::first_final(&mut launched, args.timeout.0) => state,
+        _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let state = match state {
+        Ok(state) => state,
+        Err(error) => {
+            down::take_down(&launched.dir, true).await?;
+            return Err(error.context(format!("logs are kept: `netsplit logs -t {} NODE`", testnet.name)));
+        }
+    };
+    println!("{} is up: first block final after {:.1} s", state.name, launched.since.elapsed().as_secs_f64());
+    if args.detach {
+        print!("{}", status::text(&state));
+        println!("\nnext: netsplit run split-brain.yaml, or netsplit down");
+        return Ok(());
+    }
+    let watched = watch(&mut launched, state).await;
+    eprintln!("taking {} down", testnet.name);
+    down::take_down(&launched.dir, false).await?;
+    watched
+}
+
+/// Shows the state until Ctrl-C.
+async fn watch(launched: &mut Launched, first: State) -> Result<()> {
+    let live = std::io::stdout().is_terminal();
+    let mut lines = draw(&first, 0, live);
+    let mut reported = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            state = launched.states.message() => {
+                let Some(state) = state.map_err(problem::from_status)? else {
+                    anyhow::bail!("the testnet went away:\n{}", launch::log_tail(&launched.dir));
+                };
+                anyhow::ensure!(state.state != "failed", "{}", state.problem);
+                if live || reported.elapsed() >= REPORT_EVERY {
+                    reported = tokio::time::Instant::now();
+                    lines = draw(&state, lines, live);
+                }
+            }
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+/// Prints the state over the last `lines` lines; returns how many it took.
+fn draw(state: &State, lines: usize, live: bool) -> usize {
+    let text = status::text(state);
+    if live && lines > 0 {
+        print!("\x1b[{lines}A\x1b[J");
+    }
+    println!("{text}Ctrl-C takes it down");
+    text.lines().count() + 1
+}

@@ -1,0 +1,93 @@
+//! `netsplit`: launch a test network, break it on purpose, get a verdict.
+
+mod cli;
+mod client;
+mod commands;
+mod documents;
+mod launch;
+mod lock;
+mod nearest;
+mod outcome;
+mod outer;
+mod paths;
+mod problem;
+mod table;
+mod units;
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use netsplit_plan::experiment::ExitCode as Verdict;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    cli::{Cli, Command},
+    problem::Usage,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let usage = error.chain().any(<dyn std::error::Error>::is::<Usage>);
+            ExitCode::from(if usage { Verdict::Usage } else { Verdict::Failed } as u8)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        // Namespaces can only be entered before the first thread starts.
+        Command::Inner => netsplit_backend::local::run_inner().context("the inner process failed")?,
+        Command::Agent => netsplit_backend::local::run_agent().context("the link agent failed")?,
+        Command::Init(args) => commands::init::run(&args)?,
+        command => return runtime()?.block_on(dispatch_async(command)),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dispatch_async(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Run(args) => {
+            return commands::run::run(&args).await.map(|verdict| ExitCode::from(verdict as u8));
+        }
+        Command::Doctor(args) => {
+            return commands::doctor::run(&args).await.map(|verdict| ExitCode::from(verdict as u8));
+        }
+        Command::Exec(args) => return commands::exec::run(&args).await,
+        Command::Up(args) => commands::up::run(&args).await?,
+        Command::Status(args) => commands::status::run(&args).await?,
+        Command::Split(args) => commands::faults::split(&args).await?,
+        Command::Cut(args) => commands::faults::cut(&args).await?,
+        Command::Heal(args) => commands::faults::heal(&args).await?,
+        Command::Load(args) => commands::load::run(&args).await?,
+        Command::Restart(args) => commands::restart::run(&args).await?,
+        Command::Logs(args) => commands::logs::run(&args).await?,
+        Command::Down(args) => commands::down::run(&args).await?,
+        Command::Outer { dir } => {
+            log_to_stderr();
+            outer::run(&dir).await?;
+        }
+        Command::Inner | Command::Agent | Command::Init(_) => {
+            unreachable!("dispatched before the runtime starts")
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")
+}
+
+/// The supervisor's log; `NETSPLIT_LOG` sets what it holds.
+fn log_to_stderr() {
+    let filter = EnvFilter::try_from_env("NETSPLIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

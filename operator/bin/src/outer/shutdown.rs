@@ -1,0 +1,66 @@
+//! One place that knows whether the testnet is to end.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Running,
+    Asked,
+    Done,
+}
+
+/// Cheap to clone; all clones are one.
+#[derive(Clone, Debug)]
+pub struct Shutdown(watch::Sender<Stage>);
+
+impl Shutdown {
+    /// Asked for by SIGTERM and SIGINT; a closed terminal (SIGHUP) does not end a detached testnet.
+    pub fn on_signals() -> Result<Self> {
+        let shutdown = Self(watch::Sender::new(Stage::Running));
+        let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
+        let asked = shutdown.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => asked.ask(),
+                    _ = interrupt.recv() => asked.ask(),
+                    _ = hangup.recv() => {}
+                }
+            }
+        });
+        Ok(shutdown)
+    }
+
+    pub fn ask(&self) {
+        self.0.send_if_modified(|stage| {
+            let changed = *stage == Stage::Running;
+            if changed {
+                *stage = Stage::Asked;
+            }
+            changed
+        });
+    }
+
+    pub async fn asked(&self) {
+        // The sender lives in `self`, so waiting cannot fail.
+        self.0.subscribe().wait_for(|stage| *stage != Stage::Running).await.ok();
+    }
+
+    pub async fn asked_within(&self, limit: Duration) {
+        // Either way the testnet ends now.
+        tokio::time::timeout(limit, self.asked()).await.ok();
+    }
+
+    /// Says that everything is stopped.
+    pub fn done(&self) {
+        self.0.send_replace(Stage::Done);
+    }
+}
