@@ -1,0 +1,76 @@
+# Every command a person types. `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PREFIX ?= /usr/local
+CACHE  := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/netsplit
+TOOLS  := $(CACHE)/tools
+CARGO  ?= cargo
+# One profile for everything: RocksDB is compiled once a profile, and costs minutes.
+PROFILE := --release --locked
+TARGET  := $(or $(CARGO_TARGET_DIR),target)
+BIN     := $(TARGET)/release
+
+export PATH := $(TOOLS)/bin:$(PATH)
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+setup: ## install what the build needs (Debian packages; needs root, else prints the line to run)
+	@scripts/setup.sh
+
+build: setup ## build netsplit and netsplit-node
+	@echo "building (the first time compiles RocksDB: several minutes on two cores)"
+	$(CARGO) build $(PROFILE) --workspace --bins
+
+install: build ## put netsplit and netsplit-node under PREFIX/bin (default /usr/local)
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 $(BIN)/netsplit $(BIN)/netsplit-node $(DESTDIR)$(PREFIX)/bin/
+
+demo: build ## launch a testnet, split it, heal it, print the verdict
+	@scripts/demo.sh $(BIN)
+
+check: fmt-check lint walls deny typos ## all gates that run no test
+
+fmt: ## format the code
+	$(CARGO) fmt --all
+
+fmt-check:
+	$(CARGO) fmt --all --check
+
+lint: setup
+	$(CARGO) clippy $(PROFILE) --workspace --all-targets -- -D warnings
+
+walls: ## refuse dependencies that cross a wall of ARCHITECTURE.md
+	scripts/check-walls.sh
+
+deny: $(TOOLS)/bin/cargo-deny
+	$(CARGO) deny --log-level error check bans licenses sources
+
+typos: $(TOOLS)/bin/typos
+	typos
+
+test: setup check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets
+	$(CARGO) build $(PROFILE) --workspace --bins --examples
+	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace
+
+sim: ## more seeds of the consensus simulation (SEEDS=10000)
+	$(CARGO) run $(PROFILE) -p netsplit-sim -- $(or $(SEEDS),10000)
+
+bench: build ## measure: start-up, transfers/s, latency, memory, cuts, heals (QUICK=1: a short form)
+	$(BIN)/netsplit-bench $(if $(QUICK),--quick) $(BENCH)
+
+clean: ## remove what was built
+	$(CARGO) clean
+
+$(TOOLS)/bin/cargo-deny:
+	$(CARGO) install --locked --root $(TOOLS) --version 0.20.2 cargo-deny
+
+$(TOOLS)/bin/typos:
+	python3 -m venv $(TOOLS)/python
+	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
+	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
+
+.PHONY: help setup build install demo check fmt fmt-check lint walls deny typos test sim bench clean
