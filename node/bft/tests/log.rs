@@ -147,6 +147,27 @@ fn what_was_decided_survives_a_kill() {
     assert_eq!(second.engine.app().blocks[..blocks.len()], blocks);
 }
 
+/// The blocks that the committed log of schema 1 holds, at least.
+const FIXTURE_BLOCKS: usize = 10;
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1")
+}
+
+#[test]
+fn a_log_written_with_schema_1_is_replayed() {
+    if !fixture().exists() {
+        // A new schema has no fixture yet: it is made once, and committed.
+        run_alone(&fixture(), new_app(), Duration::ZERO, 1500 * MS).unwrap();
+        panic!("wrote {}: commit it", fixture().display());
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let log = only_segment(&fixture());
+    fs::copy(&log, directory.path().join(log.file_name().unwrap())).unwrap();
+    let node = run_alone(directory.path(), new_app(), 2000 * MS, Duration::ZERO).unwrap();
+    assert!(node.engine.app().blocks.len() >= FIXTURE_BLOCKS, "{} blocks", node.engine.app().blocks.len());
+}
+
 #[test]
 fn a_torn_end_is_cut_off() {
     let directory = tempfile::tempdir().unwrap();
