@@ -54,7 +54,6 @@ impl<S: Store> Chain<S> {
         let head = HeadInfo { height, id: checked.id, time_ms: header.time_ms, state_root };
         record::put(&mut batch, &HeadRecord::from(head));
         self.store.commit(batch)?;
-        self.recent.wrote(&checked.changes);
         *self.head.write().unwrap_or_else(PoisonError::into_inner) = head;
         Ok(Applied { head, next_validators: self.validators(height + 1), transactions: checked.ids })
     }

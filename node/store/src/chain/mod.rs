@@ -7,7 +7,6 @@ mod build;
 mod check;
 mod commit;
 mod prune;
-mod recent;
 mod record;
 
 use std::num::NonZeroUsize;
@@ -25,7 +24,6 @@ pub use build::Refused;
 pub use check::{CheckError, CheckedBlock, InvalidBlock};
 pub use commit::Applied;
 pub use prune::{Pruned, Retention};
-use recent::Recent;
 pub use record::SCHEMA_VERSION;
 use record::{ChainRecord, HeadRecord, PruneRecord};
 
@@ -45,8 +43,6 @@ pub struct HeadInfo {
 #[derive(Debug)]
 pub struct Chain<S> {
     store: S,
-    /// What the last blocks wrote into the state: most of what the next ones read.
-    recent: Recent,
     /// The genesis hash.
     id: Hash,
     genesis_time_ms: u64,
@@ -77,7 +73,6 @@ impl<S: Store> Chain<S> {
         let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Ok(Self {
             store,
-            recent: Recent::default(),
             id: genesis.chain_id,
             genesis_time_ms: genesis.time_ms,
             protocol_version: genesis.protocol_version,
@@ -175,7 +170,7 @@ impl<S: Store> Chain<S> {
 
     /// The state at the head.
     pub fn state(&self) -> StoredState<'_, S> {
-        StoredState { store: &self.store, recent: &self.recent }
+        StoredState(&self.store)
     }
 
     /// Makes everything committed so far durable.
@@ -191,17 +186,11 @@ impl<S: Store> Chain<S> {
 
 /// The ledger's state as stored.
 #[derive(Debug)]
-pub struct StoredState<'a, S> {
-    store: &'a S,
-    recent: &'a Recent,
-}
+pub struct StoredState<'a, S>(&'a S);
 
 impl<S: Store> StateView for StoredState<'_, S> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, StateError> {
-        match self.recent.get(key) {
-            Some(value) => Ok(value),
-            None => self.store.get(Column::State, key).map_err(StateError::new),
-        }
+        self.0.get(Column::State, key).map_err(StateError::new)
     }
 }
 
