@@ -108,11 +108,11 @@ impl Default for PeerLimits {
     fn default() -> Self {
         Self {
             max_peers: 64,
-            connect_timeout_ms: 3000,
+            connect_timeout_ms: 2000,
             keepalive_interval_ms: 1000,
             keepalive_timeout_ms: 2000,
             reconnect_min_ms: 100,
-            reconnect_max_ms: 1000,
+            reconnect_max_ms: 300,
             consensus_queue: 1024,
             relay_queue: 256,
             bulk_queue: 16,
