@@ -9,7 +9,7 @@ use netsplit_observe::NodeView;
 use netsplit_plan::experiment::{self, Action, State, TimelineEvent, Verdict};
 use netsplit_proto::control::ExperimentEvent;
 use netsplit_spec::ValidExperiment;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use super::{clock::unix_ms, faults::Fault, testnet::Testnet};
 use crate::outcome::{FaultOutcome, NodeOutcome, RunOutcome};
@@ -27,7 +27,9 @@ pub async fn run(
     let _turn = take_turn(&testnet, &valid.name, &events).await;
     testnet.set_experiment(&valid.name).await;
     testnet.faults.forget(&valid.name).await;
-    let ended = drive(&testnet, &valid, &events).await;
+    let mut hands = Hands::default();
+    let ended = drive(&testnet, &valid, &events, &mut hands).await;
+    hands.rest().await;
     testnet.set_experiment("").await;
     // Whatever went wrong, nothing that it applied stays.
     testnet.faults.heal(|fault| fault.owner == valid.name).await?;
@@ -52,6 +54,7 @@ async fn drive(
     testnet: &Arc<Testnet>,
     valid: &ValidExperiment,
     events: &mpsc::Sender<ExperimentEvent>,
+    hands: &mut Hands,
 ) -> Result<()> {
     let started_ms = unix_ms();
     let mut watch = testnet.watch()?;
@@ -69,23 +72,9 @@ async fn drive(
         state = next;
         for action in actions {
             match action {
-                Action::ApplyFault { id, rects, lasts_ms } => {
-                    let rects = by_name(testnet, &rects);
-                    let lasts = Duration::from_millis(lasts_ms);
-                    let description = describe(&rects);
-                    // Failing is an observation: the fault stays unproven, and the state machine judges that.
-                    if let Err(error) =
-                        testnet.faults.ensure(&valid.name, &id, description, rects, lasts).await
-                    {
-                        tracing::error!(fault = id, "cannot apply: {error:#}");
-                    }
-                }
-                Action::HealFault { id } => {
-                    if let Err(error) =
-                        testnet.faults.heal(|fault| fault.owner == valid.name && fault.name == id).await
-                    {
-                        tracing::error!(fault = id, "cannot heal: {error:#}");
-                    }
+                // Both are given again until their effect is seen, so one that finds the hands full may be skipped.
+                Action::ApplyFault { .. } | Action::HealFault { .. } => {
+                    hands.act(testnet, &valid.name, action);
                 }
                 Action::Note(event) => {
                     events.send(to_event(&event, started_ms)).await.ok();
@@ -103,6 +92,45 @@ async fn drive(
                 }
             }
         }
+    }
+}
+
+/// Acts beside the steps, one action at a time: a link agent that hangs must not stop the clock of those who judge.
+#[derive(Default)]
+struct Hands(Option<JoinHandle<()>>);
+
+impl Hands {
+    /// Waits for what is under way, so that nothing is applied after the end.
+    async fn rest(&mut self) {
+        if let Some(busy) = self.0.take()
+            && let Err(error) = busy.await
+        {
+            tracing::error!(%error, "an action of the experiment broke off");
+        }
+    }
+
+    /// Failing is an observation: the fault stays unproven or unhealed, and the state machine judges that.
+    fn act(&mut self, testnet: &Arc<Testnet>, owner: &str, action: Action) {
+        if self.0.as_ref().is_some_and(|busy| !busy.is_finished()) {
+            return;
+        }
+        let (testnet, owner) = (Arc::clone(testnet), owner.to_owned());
+        self.0 = Some(tokio::spawn(async move {
+            let done = match action {
+                Action::ApplyFault { id, rects, lasts_ms } => {
+                    let rects = by_name(&testnet, &rects);
+                    let lasts = Duration::from_millis(lasts_ms);
+                    testnet.faults.ensure(&owner, &id, describe(&rects), rects, lasts).await
+                }
+                Action::HealFault { id } => {
+                    testnet.faults.heal(|fault| fault.owner == owner && fault.name == id).await.map(drop)
+                }
+                Action::Note(_) | Action::Finish(_) => Ok(()),
+            };
+            if let Err(error) = done {
+                tracing::error!("cannot do what the experiment asks: {error:#}");
+            }
+        }));
     }
 }
 

@@ -299,16 +299,10 @@ impl FaultTable {
         Ok(ended)
     }
 
-    /// The faults of one experiment, for its state machine.
-    pub async fn observed(&self, owner: &str) -> Vec<FaultObserved> {
-        let entries = self.entries.lock().await;
-        entries
-            .active
-            .iter()
-            .chain(&entries.healed)
-            .filter(|fault| fault.owner == owner)
-            .map(Fault::observed)
-            .collect()
+    /// The faults of one experiment, for its state machine. Waits for nothing: a hung agent must not stop the clock of
+    /// those who judge.
+    pub fn observed(&self, owner: &str) -> Vec<FaultObserved> {
+        self.seen.borrow().iter().filter(|fault| fault.owner == owner).map(Fault::observed).collect()
     }
 
     /// Forgets an owner's healed faults: its next run may use their names again.
@@ -323,46 +317,51 @@ impl FaultTable {
         let mut renewed = Instant::now();
         loop {
             tick.tick().await;
-            let mut entries = self.entries.lock().await;
-            if entries.active.is_empty() && entries.healed.iter().all(Fault::is_open) {
-                continue;
-            }
-            let now = Instant::now();
-            if let Err(error) =
-                self.remove(&mut entries, |fault| fault.until.is_some_and(|(at, _)| at <= now)).await
-            {
-                tracing::error!(%error, "cannot end a fault that is due; its lease will");
-            }
-            if renewed.elapsed() >= RENEW_EVERY && !entries.active.is_empty() {
+            let active = {
+                let mut entries = self.entries.lock().await;
+                if entries.active.is_empty() && entries.healed.iter().all(Fault::is_open) {
+                    continue;
+                }
+                let now = Instant::now();
+                let due = |fault: &Fault| fault.until.is_some_and(|(at, _)| at <= now);
+                if let Err(error) = self.remove(&mut entries, due).await {
+                    tracing::error!(%error, "cannot end a fault that is due; its lease will");
+                }
+                !entries.active.is_empty()
+            };
+            // The lock is free while the backend is asked: it may take its time.
+            if active && renewed.elapsed() >= RENEW_EVERY {
                 renewed = Instant::now();
                 if let Err(error) = self.backend.renew().await {
                     tracing::error!(%error, "cannot renew the leases");
                 }
             }
-            self.read_evidence(&mut entries).await;
-            self.publish(&entries);
+            match self.backend.evidence().await {
+                Ok(all) => self.take_evidence(&mut *self.entries.lock().await, all).await,
+                Err(error) => tracing::warn!(%error, "no evidence"),
+            }
         }
     }
 
-    async fn read_evidence(&self, entries: &mut Entries) {
-        let all = match self.backend.evidence().await {
-            Ok(all) => all,
-            Err(error) => {
-                tracing::warn!(%error, "no evidence");
-                return;
-            }
-        };
+    async fn take_evidence(&self, entries: &mut Entries, all: Vec<CutEvidence>) {
         let mut lapsed = Vec::new();
         for evidence in all {
             if let Some(fault) = entries.active.iter_mut().find(|fault| fault.id == evidence.id) {
-                if evidence.state == CutState::LeaseEnded {
-                    fault.violate(
-                        "its lease ended before it was renewed: the links opened by themselves".to_owned(),
-                    );
-                    lapsed.push(fault.id.clone());
+                match evidence.state {
+                    CutState::LeaseEnded => {
+                        fault.violate(
+                            "its lease ended before it was renewed: the links opened by themselves"
+                                .to_owned(),
+                        );
+                        lapsed.push(fault.id.clone());
+                    }
+                    CutState::Active => {}
+                    // Of an earlier fault with the same id.
+                    CutState::Healing | CutState::Open => continue,
                 }
                 fault.take(evidence);
             } else if let Some(fault) = entries.healed.iter_mut().rev().find(|fault| fault.id == evidence.id)
+                && matches!(evidence.state, CutState::Healing | CutState::Open)
             {
                 fault.evidence = Some(evidence);
             }
@@ -373,6 +372,7 @@ impl FaultTable {
         {
             tracing::error!(%error, "cannot drop a fault whose lease has ended");
         }
+        self.publish(entries);
     }
 
     async fn hand_over(&self, entries: &Entries) -> Result<()> {

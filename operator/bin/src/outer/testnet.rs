@@ -188,7 +188,7 @@ impl Testnet {
 
     /// What an experiment's next step is told; `owner` names its faults.
     pub async fn observe(&self, watch: &mut Watch, owner: &str) -> Observed {
-        let faults = self.faults.observed(owner).await;
+        let faults = self.faults.observed(owner);
         let state = self.state.read().await;
         let process = |status: &NodeStatus| ProcessState {
             node: status.name.clone(),
