@@ -1,0 +1,24 @@
+//! What the scenarios need to drive `netsplit` as a person does: the real binary, a state directory of their own, and the
+//! certainty that nothing outlives them.
+//!
+//! Everything here panics when it fails: it serves tests only, and a panic is how a test says what went wrong.
+
+mod lab;
+mod outcome;
+mod process;
+mod spec;
+mod wait;
+
+pub use lab::{Background, Ended, Lab};
+pub use outcome::{Expectation, FaultOutcome, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
+pub use process::{Kind, Process, kill};
+pub use spec::{Experiment, Testnet};
+pub use wait::{until, until_some};
+
+/// Exit codes of `netsplit`, as its help promises them.
+pub mod exit {
+    pub const PASSED: i32 = 0;
+    pub const FAILED: i32 = 1;
+    pub const USAGE: i32 = 2;
+    pub const INVALID: i32 = 3;
+}

@@ -1,0 +1,9 @@
+//! Scenarios on real testnets, driven through the command line as a person drives it.
+//!
+//! One binary, one scenario at a time: testnets are judged by their timing.
+
+mod by_hand;
+mod crashes;
+mod machine;
+mod topologies;
+mod verdicts;

@@ -1,0 +1,150 @@
+//! What passes, and above all what must not.
+
+use std::{fs, path::Path, time::Duration};
+
+use netsplit_e2e::{Experiment, Kind, Lab, Testnet, exit, kill, until};
+use nix::sys::signal::Signal;
+
+const MOMENT: Duration = Duration::from_secs(15);
+
+/// The first thing that a user does; its files are the ones in `examples/`.
+#[test]
+fn the_example_passes_and_leaves_nothing() {
+    let lab = Lab::new();
+    lab.ok(&["init"]);
+    for file in ["quickstart.yaml", "split-brain.yaml"] {
+        let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(file);
+        let (written, example) = (fs::read(lab.work().join(file)).unwrap(), fs::read(example).unwrap());
+        assert!(written == example, "`netsplit init` writes another {file} than examples/ holds");
+    }
+    let (code, outcome) = lab.decided("split-brain.yaml");
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::PASSED, "Passed"), "{}", outcome.words());
+    assert_eq!((outcome.experiment.as_str(), outcome.testnet.as_str()), ("split-brain", "quickstart"));
+    let [fault] = outcome.faults.as_slice() else { panic!("one fault: {:?}", outcome.faults) };
+    assert!(fault.proven && fault.dropped > 0, "{fault:?}");
+    assert_eq!(fault.links, 18, "3 nodes on each side, both ways");
+    assert_eq!(outcome.verdict.expectations.len(), 3, "{}", outcome.words());
+    assert_eq!(outcome.nodes.len(), 6);
+    lab.assert_nothing_left();
+}
+
+/// The validators keep each other, so blocks go on: who expects a stall is wrong. The deadline is so short that no busy
+/// moment of the machine can excuse the miss.
+#[test]
+fn a_stall_that_does_not_happen_fails() {
+    let lab = Lab::new();
+    let testnet = Testnet { full: 1, ..Testnet::new("majority") };
+    let file = lab.write("majority.yaml", &testnet.yaml());
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    let mut experiment = Experiment::halves("majority").expect("stall: {within: 100ms}");
+    experiment.fault = "partition: [[validator], [full-0]]".to_owned();
+    let file = lab.write("stall.yaml", &experiment.yaml());
+    let (code, outcome) = lab.decided(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::FAILED, "Failed"), "{}", outcome.words());
+    assert!(outcome.words().contains("still made height"), "{}", outcome.words());
+    assert!(outcome.faults[0].proven, "the fault was real: {:?}", outcome.faults);
+
+    let mut experiment = Experiment::halves("majority").expect("progress: {within: 4s}");
+    experiment.fault =
+        "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]".to_owned();
+    let experiment = experiment.expect("recover: {within: 5s}").expect("agreement: {}");
+    let file = lab.write("progress.yaml", &experiment.yaml());
+    let (code, outcome) = lab.decided(&file);
+    assert_eq!(code, exit::PASSED, "three of four have the votes: {}", outcome.words());
+}
+
+/// Two validators hang while the network is split: the heal cannot bring finality back.
+#[test]
+fn a_chain_that_does_not_recover_fails() {
+    let lab = Lab::new();
+    let testnet = Testnet::new("hung");
+    let experiment = Experiment::halves("hung").expect("recover: {within: 400ms}");
+    let file = lab.write("hung.yaml", &experiment.with(&testnet));
+    let mut run = lab.start(&["run", &file, "--json"]);
+    run.wait_for("fault-proven", MOMENT);
+    for node in ["validator-2", "validator-3"] {
+        kill(lab.status("hung").node(node).pid, Signal::SIGSTOP);
+    }
+    let (code, outcome) = run.verdict();
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::FAILED, "Failed"), "{}", outcome.words());
+    assert!(outcome.words().contains("no new final block"), "{}", outcome.words());
+    lab.assert_nothing_left();
+}
+
+/// What was dead before the fault proves nothing by being dead after it.
+#[test]
+fn a_chain_that_was_dead_before_is_invalid() {
+    let lab = Lab::new();
+    let testnet = lab.write("dead.yaml", &Testnet::new("dead").yaml());
+    lab.ok(&["up", "-f", &testnet, "--detach"]);
+    for node in ["validator-2", "validator-3"] {
+        kill(lab.status("dead").node(node).pid, Signal::SIGSTOP);
+    }
+    let file = lab.write("experiment.yaml", &Experiment::halves("dead").expect("stall: {within: 1s}").yaml());
+    let (code, outcome) = lab.experiment(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
+    let words = outcome.words();
+    assert!(
+        words.contains("not making progress before the fault") || words.contains("never answered"),
+        "{words}"
+    );
+    assert!(outcome.faults.is_empty(), "nothing was broken: {:?}", outcome.faults);
+    assert!(lab.try_status("dead").is_some(), "a testnet that `run` did not start stays");
+}
+
+/// The agent makes and measures the fault; while it hangs, and each that takes its place, nobody can say that the fault
+/// is there. The kernel's own cut goes on meanwhile, so the chain shows all that is expected of it.
+#[test]
+fn a_fault_that_nobody_can_measure_is_invalid() {
+    let lab = Lab::new();
+    let experiment = Experiment { lasts: 10, ..Experiment::halves("blind") }.expect_all();
+    let file = lab.write("blind.yaml", &experiment.with(&Testnet::new("blind")));
+    let mut run = lab.start(&["run", &file, "--json"]);
+    run.wait_for("fault-proven", MOMENT);
+    run.wait_for_while("verdict", MOMENT, || {
+        for agent in lab.processes_of(Kind::Agent) {
+            kill(agent.pid, Signal::SIGSTOP);
+        }
+    });
+    let (code, outcome) = run.verdict();
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
+    assert!(outcome.words().contains("`split`"), "it names the fault: {}", outcome.words());
+    lab.assert_nothing_left();
+}
+
+/// A mistake is told with what would be right, and nothing starts.
+#[test]
+fn a_typo_is_a_usage_error_with_the_nearest_name() {
+    let lab = Lab::new();
+    let mut experiment = Experiment::halves("typo").expect("stall: {within: 1s}");
+    experiment.fault = "partition: [[validator-0, validator-1], [validator-2, validatr-3]]".to_owned();
+    let file = lab.write("typo.yaml", &experiment.with(&Testnet::new("typo")));
+    let ended = lab.run(&["run", &file]);
+    assert_eq!(ended.code, Some(exit::USAGE), "{ended:#?}");
+    assert!(ended.stderr.contains("validatr-3") && ended.stderr.contains("validator-3"), "{ended:#?}");
+    lab.assert_nothing_left();
+
+    let text = Experiment::halves("typo").expect("stal: {within: 1s}").with(&Testnet::new("typo"));
+    let file = lab.write("typo.yaml", &text.replace("topology", "topologi"));
+    let ended = lab.run(&["run", &file]);
+    assert_eq!(ended.code, Some(exit::USAGE), "{ended:#?}");
+    for nearest in ["topology", "stall"] {
+        assert!(ended.stderr.contains(nearest), "every mistake at once, {nearest} among them: {ended:#?}");
+    }
+    lab.assert_nothing_left();
+}
+
+/// Whoever ends a run gets no verdict, and no testnet that goes on alone.
+#[test]
+fn an_interrupted_run_is_aborted_and_cleaned_up() {
+    let lab = Lab::new();
+    let experiment = Experiment { lasts: 30, ..Experiment::halves("broken-off") }.expect_all();
+    let file = lab.write("run.yaml", &experiment.with(&Testnet::new("broken-off")));
+    let mut run = lab.start(&["run", &file]);
+    run.wait_for("fault-proven", MOMENT);
+    run.signal(Signal::SIGINT);
+    let ended = run.wait(MOMENT);
+    assert_eq!(ended.code, Some(exit::INVALID), "{ended:#?}");
+    until("no testnet's directory is left", MOMENT, || fs::read_dir(lab.state()).unwrap().count() == 0);
+    lab.assert_nothing_left();
+}
