@@ -46,7 +46,11 @@ pub async fn run(args: &DownArgs) -> Result<()> {
 /// Stops the supervisor if one runs, then removes the directory.
 pub async fn take_down(dir: &TestnetDir, keep_data: bool) -> Result<()> {
     if let Some(Running { mut client, .. }) = client::running(dir).await {
-        client.down(DownRequest { keep_data }).await.map_err(problem::from_status)?;
+        // It may be on its way out already; what counts is the lock.
+        match client.down(DownRequest { keep_data }).await {
+            Err(status) if !problem::supervisor_is_gone(&status) => return Err(problem::from_status(status)),
+            _ => {}
+        }
     }
     let deadline = Instant::now() + STOP_DEADLINE;
     // The supervisor's end takes its namespaces and nodes with it, however it ended; the lock tells that it did.
