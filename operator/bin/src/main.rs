@@ -10,6 +10,7 @@ mod nearest;
 mod outcome;
 mod outer;
 mod paths;
+mod pipe;
 mod problem;
 mod table;
 mod units;
@@ -43,8 +44,14 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         // Namespaces can only be entered before the first thread starts.
         Command::Inner => netsplit_backend::local::run_inner().context("the inner process failed")?,
         Command::Agent => netsplit_backend::local::run_agent().context("the link agent failed")?,
-        Command::Init(args) => commands::init::run(&args)?,
-        command => return runtime()?.block_on(dispatch_async(command)),
+        Command::Outer { dir } => {
+            log_to_stderr();
+            runtime()?.block_on(outer::run(&dir))?;
+        }
+        command => {
+            pipe::end_when_closed()?;
+            return runtime()?.block_on(dispatch_async(command));
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -67,11 +74,8 @@ async fn dispatch_async(command: Command) -> Result<ExitCode> {
         Command::Restart(args) => commands::restart::run(&args).await?,
         Command::Logs(args) => commands::logs::run(&args).await?,
         Command::Down(args) => commands::down::run(&args).await?,
-        Command::Outer { dir } => {
-            log_to_stderr();
-            outer::run(&dir).await?;
-        }
-        Command::Inner | Command::Agent | Command::Init(_) => {
+        Command::Init(args) => commands::init::run(&args)?,
+        Command::Outer { .. } | Command::Inner | Command::Agent => {
             unreachable!("dispatched before the runtime starts")
         }
     }
