@@ -4,6 +4,7 @@
 
 mod by_hand;
 mod crashes;
+mod fork;
 mod machine;
 mod topologies;
 mod verdicts;
