@@ -27,6 +27,9 @@ const WATCH_EVERY: Duration = Duration::from_millis(100);
 /// Longest wait for the proof of a fault, or of its end.
 const PROOF_DEADLINE: Duration = Duration::from_secs(5);
 
+/// Events that may wait for a slow reader.
+const PENDING_EVENTS: usize = 64;
+
 type Events<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves until the task is aborted.
@@ -178,29 +181,8 @@ impl Control for Service {
         }
         let valid = netsplit_spec::validate(&experiment, &self.testnet.spec)
             .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
-        let (sender, mut receiver) = mpsc::channel(64);
-        let (out, events) = mpsc::channel(64);
         let testnet = Arc::clone(&self.testnet);
-        tokio::spawn(async move {
-            let run = experiment::run(testnet, valid, sender);
-            // Dropping the receiver is how the experiment learns that its reader is gone.
-            let relay = async {
-                loop {
-                    let event =
-                        tokio::select! { event = receiver.recv() => event, () = out.closed() => None };
-                    let Some(event) = event else { break };
-                    if out.send(Ok(event)).await.is_err() {
-                        break;
-                    }
-                }
-                drop(receiver);
-            };
-            let (ended, ()) = tokio::join!(run, relay);
-            if let Err(error) = ended {
-                out.send(Err(failed(error))).await.ok();
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+        Ok(Response::new(stream_of(|sender| experiment::run(testnet, valid, sender))))
     }
 
     type RunLoadStream = Events<LoadProgress>;
@@ -216,25 +198,9 @@ impl Control for Service {
         if request.for_ms == 0 {
             return Err(Status::invalid_argument("a load needs a duration above zero"));
         }
-        let (sender, mut receiver) = mpsc::channel(4);
-        let (out, events) = mpsc::channel(4);
-        let testnet = Arc::clone(&self.testnet);
-        tokio::spawn(async move {
-            let run = testnet.load.run(rate, Duration::from_millis(request.for_ms), sender);
-            let relay = async {
-                while let Some(progress) = receiver.recv().await {
-                    if out.send(Ok(progress)).await.is_err() {
-                        break;
-                    }
-                }
-                drop(receiver);
-            };
-            let (ended, ()) = tokio::join!(run, relay);
-            if let Err(error) = ended {
-                out.send(Err(failed(error))).await.ok();
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(events))))
+        let (testnet, lasts) = (Arc::clone(&self.testnet), Duration::from_millis(request.for_ms));
+        let run = |sender| async move { testnet.load.run(rate, lasts, sender).await };
+        Ok(Response::new(stream_of(run)))
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Result<Response<RestartResponse>, Status> {
@@ -262,6 +228,34 @@ impl Service {
         }
         Err(Status::failed_precondition(format!("testnet `{}` is not running yet", self.testnet.plan.name)))
     }
+}
+
+/// What a job sends, and how it failed if it did. When the reader goes away, the job finds its channel closed.
+fn stream_of<T, J>(job: impl FnOnce(mpsc::Sender<T>) -> J) -> Events<T>
+where
+    T: Send + 'static,
+    J: Future<Output = Result<()>> + Send + 'static,
+{
+    let (sender, mut receiver) = mpsc::channel(PENDING_EVENTS);
+    let (out, events) = mpsc::channel(PENDING_EVENTS);
+    let job = job(sender);
+    tokio::spawn(async move {
+        let relay = async {
+            loop {
+                let event = tokio::select! { event = receiver.recv() => event, () = out.closed() => None };
+                let Some(event) = event else { break };
+                if out.send(Ok(event)).await.is_err() {
+                    break;
+                }
+            }
+            drop(receiver);
+        };
+        let (ended, ()) = tokio::join!(job, relay);
+        if let Err(error) = ended {
+            out.send(Err(failed(error))).await.ok();
+        }
+    });
+    Box::pin(ReceiverStream::new(events))
 }
 
 fn failed(error: impl Into<anyhow::Error>) -> Status {
