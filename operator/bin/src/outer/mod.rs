@@ -57,7 +57,6 @@ pub async fn run(root: &Path) -> Result<()> {
         () = shutdown.asked() => {}
     }
     let stopped = testnet.stop().await;
-    shutdown.done();
     control.abort();
     stopped
 }

@@ -8,21 +8,14 @@ use tokio::{
     sync::watch,
 };
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Running,
-    Asked,
-    Done,
-}
-
 /// Cheap to clone; all clones are one.
 #[derive(Clone, Debug)]
-pub struct Shutdown(watch::Sender<Stage>);
+pub struct Shutdown(watch::Sender<bool>);
 
 impl Shutdown {
     /// Asked for by SIGTERM and SIGINT; a closed terminal (SIGHUP) does not end a detached testnet.
     pub fn on_signals() -> Result<Self> {
-        let shutdown = Self(watch::Sender::new(Stage::Running));
+        let shutdown = Self(watch::Sender::new(false));
         let mut terminate = signal(SignalKind::terminate()).context("cannot catch SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch SIGINT")?;
         let mut hangup = signal(SignalKind::hangup()).context("cannot catch SIGHUP")?;
@@ -40,27 +33,16 @@ impl Shutdown {
     }
 
     pub fn ask(&self) {
-        self.0.send_if_modified(|stage| {
-            let changed = *stage == Stage::Running;
-            if changed {
-                *stage = Stage::Asked;
-            }
-            changed
-        });
+        self.0.send_replace(true);
     }
 
     pub async fn asked(&self) {
         // The sender lives in `self`, so waiting cannot fail.
-        self.0.subscribe().wait_for(|stage| *stage != Stage::Running).await.ok();
+        self.0.subscribe().wait_for(|asked| *asked).await.ok();
     }
 
     pub async fn asked_within(&self, limit: Duration) {
         // Either way the testnet ends now.
         tokio::time::timeout(limit, self.asked()).await.ok();
-    }
-
-    /// Says that everything is stopped.
-    pub fn done(&self) {
-        self.0.send_replace(Stage::Done);
     }
 }
