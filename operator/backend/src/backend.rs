@@ -157,7 +157,7 @@ pub struct ExecExit {
 /// the grace.
 #[async_trait]
 pub trait Backend: Send + Sync + fmt::Debug {
-    /// Where nodes with these names will be. The same names give the same places.
+    /// Where nodes with these names will be. The same names give the same places for as long as the backend lives.
     fn places(&self, nodes: &[String]) -> Result<Vec<NodePlace>, BackendError>;
 
     /// Builds the network, writes the files and starts every node. Once per backend.

@@ -19,5 +19,6 @@ mod nft;
 pub mod probe;
 pub mod proof;
 mod tracker;
+pub mod uplink;
 
 pub use model::{Cut, CutEvidence, CutState, PairEvidence, PeerPorts, Proof, Rect};

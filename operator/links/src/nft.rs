@@ -13,6 +13,8 @@ const HOOK_CHAIN: &str = "prerouting";
 const HOOK_PRIORITY: i32 = -300;
 /// Peer traffic is sent here; it holds the rules of the cuts.
 const CUTS_CHAIN: &str = "cuts";
+/// Guards the way out of the hub.
+const FORWARD_CHAIN: &str = "forward";
 /// Set by every cut that covers a packet, so that overlapping cuts all count it; the last rule drops what carries it.
 /// A packet loses its mark when it crosses into another namespace, so none arrives with one.
 const MARK: u32 = 0x6e73_0001;
@@ -30,6 +32,7 @@ const GET_ELEMENTS: u16 = 13;
 
 const KEY_NAME: u16 = 1;
 const HOOK_PREROUTING: u32 = 0;
+const HOOK_FORWARD: u32 = 2;
 const ACCEPT: u32 = 1;
 const SET_WITH_TIMEOUT: u32 = 0x10;
 /// What `nft list` shows the keys as: an IPv4 address.
@@ -38,6 +41,7 @@ const KEY_TYPE_IPV4: u32 = 7;
 const ELEMENTS_PER_MESSAGE: usize = 1_000;
 
 const META_MARK: u32 = 3;
+const META_OUTPUT_NAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const NFPROTO_IPV4: u8 = 2;
@@ -47,6 +51,11 @@ const SOURCE_ADDRESS: u32 = 12;
 const DESTINATION_ADDRESS: u32 = 16;
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
+const TCP_FLAGS: u32 = 13;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+/// Bytes of an interface's name as the kernel compares it, zeros at the end.
+const INTERFACE_NAME: usize = 16;
 const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
 const DROP: i32 = 0;
@@ -100,13 +109,7 @@ pub(crate) fn replace_table(batch: &mut Batch, table: &str, ports: PeerPorts) {
     batch.push(NEW_CHAIN, NLM_F_CREATE, |a| {
         a.text(1, table).text(3, CUTS_CHAIN);
     });
-    batch.push(NEW_CHAIN, NLM_F_CREATE, |a| {
-        a.text(1, table).text(3, HOOK_CHAIN);
-        a.nest(4, |hook| {
-            hook.u32(1, HOOK_PREROUTING).u32(2, HOOK_PRIORITY as u32);
-        });
-        a.u32(5, ACCEPT).text(7, "filter");
-    });
+    hook_chain(batch, table, HOOK_CHAIN, HOOK_PREROUTING, HOOK_PRIORITY);
     let peer_traffic = [
         (TCP, Some((SOURCE_PORT, ports.peer))),
         (TCP, Some((DESTINATION_PORT, ports.peer))),
@@ -140,10 +143,54 @@ fn fixed(index: usize) -> RuleKey {
     RuleKey { generation: RuleKey::FIXED, index: index as u32 }
 }
 
+fn hook_chain(batch: &mut Batch, table: &str, chain: &str, hook: u32, priority: i32) {
+    batch.push(NEW_CHAIN, NLM_F_CREATE, |a| {
+        a.text(1, table).text(3, chain);
+        a.nest(4, |data| {
+            data.u32(1, hook).u32(2, priority as u32);
+        });
+        a.u32(5, ACCEPT).text(7, "filter");
+    });
+}
+
 fn new_table(batch: &mut Batch, table: &str) {
     batch.push(NEW_TABLE, NLM_F_CREATE, |a| {
         a.text(KEY_NAME, table);
     });
+}
+
+/// Forwards nothing out of `link` but answers: no TCP packet that begins a connection, no UDP. Replaces the table.
+pub(crate) fn uplink_table(batch: &mut Batch, table: &str, link: &str) {
+    clear_table(batch, table);
+    new_table(batch, table);
+    hook_chain(batch, table, FORWARD_CHAIN, HOOK_FORWARD, 0);
+    let mut name = [0; INTERFACE_NAME];
+    name[..link.len()].copy_from_slice(link.as_bytes());
+    let mut next = 0;
+    let mut forward = |fill: &dyn Fn(&mut Attributes)| {
+        rule(batch, table, FORWARD_CHAIN, fixed(next), |e| {
+            meta(e, META_OUTPUT_NAME);
+            equals(e, &name);
+            fill(e);
+        });
+        next += 1;
+    };
+    forward(&|e| {
+        meta(e, META_L4PROTO);
+        equals(e, &[TCP]);
+        payload(e, TRANSPORT, TCP_FLAGS, 1);
+        masked(e, SYN | ACK);
+        equals(e, &[SYN]);
+        verdict(e, DROP, None);
+    });
+    for protocol in [TCP, ICMP] {
+        forward(&|e| {
+            meta(e, META_L4PROTO);
+            equals(e, &[protocol]);
+            verdict(e, ACCEPT as i32, None);
+        });
+    }
+    forward(&|e| verdict(e, DROP, None));
 }
 
 /// Removes the table, when there is one.
@@ -308,6 +355,18 @@ fn meta(list: &mut Attributes, key: u32) {
 fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
     expression(list, "payload", |data| {
         data.u32(1, REGISTER).u32(2, base).u32(3, offset).u32(4, length);
+    });
+}
+
+/// Keeps of the register's first byte only the bits of `mask`.
+fn masked(list: &mut Attributes, mask: u8) {
+    expression(list, "bitwise", |data| {
+        data.u32(1, REGISTER).u32(2, REGISTER).u32(3, 1);
+        for (kind, value) in [(4, mask), (5, 0)] {
+            data.nest(kind, |bits| {
+                bits.bytes(1, &[value]);
+            });
+        }
     });
 }
 

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     chain,
+    network::Network,
     supervisor::{LocalBackend, LocalConfig},
     topology,
     wire::{Request, Response},
@@ -62,6 +63,7 @@ pub async fn doctor(config: LocalConfig) -> Vec<Check> {
         Ok(backend) => {
             let how = if backend.is_rootless() { "in a user namespace (rootless)" } else { "as root" };
             checks.push(check("namespaces", CheckStatus::Ok, how, ""));
+            checks.push(host_reach(&backend));
             match backend.call(Request::Doctor).await {
                 Ok(Response::Checks(found)) => checks.extend(found),
                 Ok(other) => {
@@ -131,10 +133,29 @@ fn disk(directory: &Path) -> Check {
     }
 }
 
+fn host_reach(backend: &LocalBackend) -> Check {
+    match backend.answers_host() {
+        Ok(()) => check("node addresses", CheckStatus::Ok, "answer from this machine", ""),
+        // Not a shortcoming of the machine: loopback ports lead to every node all the same.
+        Err(_) if backend.is_rootless() => {
+            check("node addresses", CheckStatus::Ok, "through loopback ports (as root also directly)", "")
+        }
+        Err(reason) => {
+            let detail = format!("only through loopback ports: {reason}");
+            check(
+                "node addresses",
+                CheckStatus::Warn,
+                detail,
+                "free a part of 10.77.0.0/16, or use the ports",
+            )
+        }
+    }
+}
+
 /// The checks that need the hub's namespace; run by the inner process.
 pub(super) async fn checks_in_hub() -> Vec<Check> {
     let mut checks = vec![nf_tables()];
-    match topology::build_hub().await {
+    match topology::build_hub(Network::PRIVATE).await {
         Ok(hub) => {
             checks.push(check(
                 "forwarding",
@@ -142,7 +163,7 @@ pub(super) async fn checks_in_hub() -> Vec<Check> {
                 "ip_forward works in a namespace of its own",
                 "",
             ));
-            checks.push(match topology::build_node(&hub, 0, "a trial node", topology::address(0)).await {
+            checks.push(match topology::build_node(&hub, Network::PRIVATE, 0, "a trial node").await {
                 Ok(_) => check("veth", CheckStatus::Ok, "a node can be joined to the hub", ""),
                 Err(error) => {
                     check("veth", CheckStatus::Fail, chain(&error), "load the module: `modprobe veth`")

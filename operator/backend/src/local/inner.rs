@@ -24,6 +24,7 @@ use super::{
     LocalError,
     agents::Agents,
     chain, control_socket, doctor, namespaces,
+    network::Network,
     process::{self, Nodes},
     rpc::Channel,
     topology,
@@ -143,7 +144,9 @@ impl Inner {
         fds: Vec<OwnedFd>,
     ) -> Result<(Response, Vec<OwnedFd>), Failure> {
         let response = match request {
-            Request::Start { nodes } => self.start(nodes).await.map(|()| Response::Done)?,
+            Request::Start { network, uplink, nodes } => {
+                self.start(network, uplink, nodes).await.map(|()| Response::Done)?
+            }
             Request::Nodes => Response::Nodes(self.nodes.lock().await.statuses()),
             Request::Connect { node, port } => {
                 let address = self.nodes.lock().await.get(&node)?.address();
@@ -182,18 +185,20 @@ impl Inner {
         Ok((response, Vec::new()))
     }
 
-    async fn start(&self, specs: Vec<NodeSpec>) -> Result<(), Failure> {
+    async fn start(&self, network: Network, uplink: bool, specs: Vec<NodeSpec>) -> Result<(), Failure> {
         let mut nodes = self.nodes.lock().await;
         if !nodes.is_empty() {
             return Err(Failure::Invalid("the testnet was started already".to_owned()));
         }
         let failed = |error: topology::TopologyError| Failure::Failed(chain(&error));
-        let hub = topology::build_hub().await.map_err(failed)?;
+        let hub = topology::build_hub(network).await.map_err(failed)?;
+        if uplink {
+            topology::join_host(&hub, network).await.map_err(failed)?;
+        }
         let mut shared = Vec::with_capacity(specs.len());
         let mut built = Nodes::default();
         for (index, spec) in specs.into_iter().enumerate() {
-            let namespace =
-                topology::build_node(&hub, index, &spec.name, spec.address).await.map_err(failed)?;
+            let namespace = topology::build_node(&hub, network, index, &spec.name).await.map_err(failed)?;
             built.add(spec, namespace);
         }
         for node in built.iter() {

@@ -14,20 +14,22 @@ mod client;
 mod doctor;
 mod inner;
 mod namespaces;
+mod network;
 mod process;
 mod rpc;
 mod spawn;
 mod supervisor;
 mod topology;
 mod translate;
+mod uplink;
 mod wire;
 
 use std::os::fd::{AsFd, OwnedFd};
 
 pub use doctor::{Check, CheckStatus, doctor};
 pub use inner::run_inner;
+pub use network::MAX_NODES;
 pub use supervisor::{LocalBackend, LocalConfig};
-pub use topology::{HUB_ADDRESS, MAX_NODES};
 
 /// Subcommand that must call [`run_inner`].
 pub const INNER_COMMAND: &str = "__inner";

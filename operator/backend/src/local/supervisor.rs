@@ -22,11 +22,12 @@ use tokio::{
 };
 
 use super::{
-    INNER_COMMAND,
+    INNER_COMMAND, chain,
     client::{Client, io_error, locked, unexpected},
+    network::{MAX_NODES, Network},
     rpc::Channel,
-    topology::{self, MAX_NODES},
     translate::{Names, cut_evidence},
+    uplink,
     wire::{Hello, NodeSpec, Request, Response},
 };
 use crate::backend::{
@@ -67,6 +68,9 @@ pub struct LocalBackend {
     reader: AbortHandle,
     inner_pid: u32,
     rootless: bool,
+    network: Network,
+    /// The nodes' addresses answer from this machine, or why not.
+    uplink: Result<(), String>,
     places: Mutex<Names>,
 }
 
@@ -104,9 +108,24 @@ impl LocalBackend {
             Hello::Ready { rootless } => rootless,
             Hello::Refused(sentence) => return Err(BackendError::Refused(sentence)),
         };
+        let uplink = join(inner_pid, rootless).await;
         let client = Arc::new(Client::new(channel, gone));
         let reader = tokio::spawn(Arc::clone(&client).read(assembly)).abort_handle();
-        Ok(Self { config, client, reader, inner_pid, rootless, places: Mutex::default() })
+        Ok(Self {
+            config,
+            client,
+            reader,
+            inner_pid,
+            rootless,
+            network: *uplink.as_ref().unwrap_or(&Network::PRIVATE),
+            uplink: uplink.map(drop),
+            places: Mutex::default(),
+        })
+    }
+
+    /// Whether the nodes' addresses answer from this machine's own network; the error says why not.
+    pub fn answers_host(&self) -> Result<(), &str> {
+        self.uplink.as_ref().copied().map_err(String::as_str)
     }
 
     /// Whether the testnet lives in a user namespace.
@@ -184,6 +203,18 @@ impl LocalBackend {
             BackendError::Invalid(format!("no program {program} in {} or in PATH", looked.join(", ")))
         })
     }
+}
+
+/// A testnet works without; its nodes are then reached through the supervisor alone.
+async fn join(inner_pid: u32, rootless: bool) -> Result<Network, String> {
+    if rootless {
+        return Err("only root can join a testnet's network to the host's".to_owned());
+    }
+    uplink::open(inner_pid).await.map_err(|error| {
+        let reason = chain(&error);
+        tracing::warn!("node addresses will not answer from this machine: {reason}");
+        reason
+    })
 }
 
 /// Only a plain relative path may name a node's file.
@@ -282,12 +313,12 @@ impl Backend for LocalBackend {
             .iter()
             .enumerate()
             .map(|(index, name)| {
-                let address = IpAddr::V4(topology::address(index));
+                let address = IpAddr::V4(self.network.node(index));
                 Ok(NodePlace { name: name.clone(), address, directory: self.directory(name)? })
             })
             .collect::<Result<Vec<_>, BackendError>>()?;
         *locked(&self.places) =
-            Names::new(nodes.iter().cloned().zip((0..nodes.len()).map(topology::address)));
+            Names::new(nodes.iter().cloned().zip((0..nodes.len()).map(|index| self.network.node(index))));
         Ok(places)
     }
 
@@ -311,7 +342,7 @@ impl Backend for LocalBackend {
                 Ok(spec)
             })
             .collect::<Result<Vec<_>, BackendError>>()?;
-        self.done(Request::Start { nodes: specs }).await
+        self.done(Request::Start { network: self.network, uplink: self.uplink.is_ok(), nodes: specs }).await
     }
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError> {

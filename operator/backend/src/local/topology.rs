@@ -9,6 +9,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
+use futures::TryStreamExt;
 use netlink_packet_route::{
     link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage},
     neighbour::NeighbourState,
@@ -16,20 +17,15 @@ use netlink_packet_route::{
 };
 use rtnetlink::{Handle, RouteMessageBuilder};
 
-use super::namespaces;
+use super::{namespaces, network::Network};
 
-/// Where connections from the hub come from.
-pub const HUB_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
-/// The first node's address is this plus one.
-const BASE: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 0);
-/// Bounds descriptors and set-up time.
-pub const MAX_NODES: usize = 1_000;
-
-/// The hub's end of every veth seems to have this address to its node; nothing else ever sees it.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
+/// The hub's end of every veth seems to have this address to the other end; nothing else ever sees it.
+pub(super) const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const LOOPBACK: u32 = 1;
 /// The node's end, in its own namespace.
 const NODE_LINK: u32 = 2;
+/// The hub's end of the veth to the host, where there is one.
+pub(super) const UPLINK: &str = "uplink";
 /// The hub's ends count from here.
 const HUB_LINKS: u32 = 10;
 
@@ -49,8 +45,9 @@ pub(super) enum TopologyError {
     },
 }
 
-pub(super) fn address(index: usize) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(BASE) + 1 + index as u32)
+/// Of the hub's end (0) and the host's (1).
+pub(super) fn uplink_mac(side: u8) -> [u8; 6] {
+    mac(3, side.into())
 }
 
 fn mac(side: u8, index: usize) -> [u8; 6] {
@@ -59,7 +56,7 @@ fn mac(side: u8, index: usize) -> [u8; 6] {
 }
 
 /// Sets up the hub, which is the namespace of the calling process.
-pub(super) async fn build_hub() -> Result<Handle, TopologyError> {
+pub(super) async fn build_hub(network: Network) -> Result<Handle, TopologyError> {
     // Defaults for links made later; a new namespace may inherit strict ones from the host.
     let settings = [
         ("ipv4/ip_forward", "1"),
@@ -84,19 +81,41 @@ pub(super) async fn build_hub() -> Result<Handle, TopologyError> {
     up(&handle, LOOPBACK).await.map_err(fail("bring up loopback"))?;
     handle
         .address()
-        .add(LOOPBACK, IpAddr::V4(HUB_ADDRESS), 32)
+        .add(LOOPBACK, IpAddr::V4(network.hub()), 32)
         .execute()
         .await
         .map_err(fail("add an address"))?;
     Ok(handle)
 }
 
+/// Routes to the host over the uplink, whose other end the outer process made.
+pub(super) async fn join_host(hub: &Handle, network: Network) -> Result<(), TopologyError> {
+    let fail = |what: &str| {
+        let what = format!("{what} in the hub");
+        move |source| TopologyError::Route { what, source }
+    };
+    netsplit_links::uplink::guard(UPLINK).map_err(|error| TopologyError::System {
+        what: "guard the uplink of the hub".to_owned(),
+        source: io::Error::other(error),
+    })?;
+    let uplink = link_index(hub, UPLINK.to_owned()).await.map_err(fail("find the uplink"))?;
+    up(hub, uplink).await.map_err(fail("bring up the uplink"))?;
+    let to_host = RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(network.host(), 32)
+        .output_interface(uplink)
+        .scope(RouteScope::Link)
+        .pref_source(network.hub())
+        .build();
+    hub.route().add(to_host).execute().await.map_err(fail("route to the host"))?;
+    neighbour(hub, uplink, network.host(), uplink_mac(1)).await.map_err(fail("set the host as neighbour"))
+}
+
 /// Makes a node's namespace and joins it to the hub.
 pub(super) async fn build_node(
     hub: &Handle,
+    network: Network,
     index: usize,
     name: &str,
-    address: Ipv4Addr,
 ) -> Result<OwnedFd, TopologyError> {
     let system = |what: &'static str| {
         let what = format!("{what} of {name}");
@@ -110,7 +129,7 @@ pub(super) async fn build_node(
     })
     .map_err(system("open a netlink socket in the namespace"))?;
     let driver = tokio::spawn(connection);
-    let result = join(hub, &node, &namespace, index, address).await;
+    let result = join(hub, &node, &namespace, network, index).await;
     driver.abort();
     result.map_err(|(what, source)| TopologyError::Route { what: format!("{what} of {name}"), source })?;
     Ok(namespace)
@@ -120,10 +139,11 @@ async fn join(
     hub: &Handle,
     node: &Handle,
     namespace: &OwnedFd,
+    network: Network,
     index: usize,
-    own: Ipv4Addr,
 ) -> Result<(), (&'static str, rtnetlink::Error)> {
     let fail = |what| move |source| (what, source);
+    let own = network.node(index);
     let hub_link = HUB_LINKS + index as u32;
     hub.link().add(veth(namespace, index, hub_link)).execute().await.map_err(fail("create the veth"))?;
     up(node, LOOPBACK).await.map_err(fail("bring up loopback"))?;
@@ -143,10 +163,16 @@ async fn join(
         .destination_prefix(own, 32)
         .output_interface(hub_link)
         .scope(RouteScope::Link)
-        .pref_source(HUB_ADDRESS)
+        .pref_source(network.hub())
         .build();
     hub.route().add(from_hub).execute().await.map_err(fail("set the hub's route"))?;
     neighbour(hub, hub_link, own, mac(2, index)).await.map_err(fail("set the hub's neighbour"))
+}
+
+/// A veth's second end cannot be given an index unless the first has one, so it is found by name.
+pub(super) async fn link_index(handle: &Handle, name: String) -> Result<u32, rtnetlink::Error> {
+    let found = handle.link().get().match_name(name).execute().try_next().await?;
+    Ok(found.ok_or(rtnetlink::Error::RequestFailed)?.header.index)
 }
 
 async fn up(handle: &Handle, link: u32) -> Result<(), rtnetlink::Error> {
@@ -157,7 +183,7 @@ async fn up(handle: &Handle, link: u32) -> Result<(), rtnetlink::Error> {
     handle.link().set(message).execute().await
 }
 
-async fn neighbour(
+pub(super) async fn neighbour(
     handle: &Handle,
     link: u32,
     address: Ipv4Addr,
@@ -188,16 +214,4 @@ fn veth(namespace: &OwnedFd, index: usize, hub_link: u32) -> LinkMessage {
         ]),
     ];
     message
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_node_has_an_address_of_its_own_and_none_the_hubs() {
-        let addresses: std::collections::BTreeSet<_> = (0..MAX_NODES).map(address).collect();
-        assert_eq!(addresses.len(), MAX_NODES);
-        assert!(!addresses.contains(&HUB_ADDRESS));
-    }
 }

@@ -5,7 +5,7 @@ use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 use netsplit_links::{Cut, CutEvidence};
 use serde::{Deserialize, Serialize};
 
-use super::doctor::Check;
+use super::{doctor::Check, network::Network};
 use crate::backend::{ExecExit, NodeSignal, NodeStatus};
 
 /// The inner process's first message.
@@ -42,6 +42,9 @@ pub(super) enum ToInner {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
     Start {
+        network: Network,
+        /// Whether the outer process has joined the hub to the host's network.
+        uplink: bool,
         nodes: Vec<NodeSpec>,
     },
     Nodes,

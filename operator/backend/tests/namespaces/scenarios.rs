@@ -44,6 +44,7 @@ scenarios![
     killing_the_outer_process_leaves_nothing,
     processes_are_watched_restarted_and_stopped,
     commands_run_in_a_nodes_network,
+    as_root_nodes_answer_this_machine_and_begin_nothing,
     impossible_requests_are_refused,
     the_doctor_is_content,
 ];
@@ -312,6 +313,47 @@ async fn commands_run_in_a_nodes_network() {
     assert!(tokio::time::timeout(Duration::from_millis(300), run).await.is_err());
     let read = tokio::task::spawn_blocking(move || output.read_to_string(&mut String::new()));
     tokio::time::timeout(crate::lab::DEADLINE, read).await.unwrap().unwrap().unwrap();
+}
+
+async fn as_root_nodes_answer_this_machine_and_begin_nothing() {
+    if !geteuid().is_root() {
+        println!("not root: this machine's network is out of the testnet's reach");
+        return;
+    }
+    let (one, other) = tokio::join!(Lab::new(2), Lab::new(1));
+    assert_eq!((one.backend.answers_host(), other.backend.answers_host()), (Ok(()), Ok(())));
+    assert_ne!(one.address(0), other.address(0), "two testnets share an address");
+    let mut from = Vec::new();
+    for node in [one.address(0), one.address(1), other.address(0)] {
+        let mut stream = tokio::net::TcpStream::connect((node, 26600)).await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "hello");
+        from.push(stream.local_addr().unwrap().ip());
+    }
+    // The way back is for answers: a service of this machine is not the testnet's to find.
+    let here = std::net::TcpListener::bind((from[0], 0)).unwrap();
+    let port = here.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || {
+        for stream in here.incoming() {
+            stream.unwrap().write_all(b"hello").unwrap();
+        }
+    });
+    let service = format!("{}:{port}", from[0]);
+    let local = std::net::TcpStream::connect(&service).map(|mut stream| {
+        let mut text = String::new();
+        stream.read_to_string(&mut text).map(|_| text)
+    });
+    assert_eq!(local.unwrap().unwrap(), "hello");
+    assert_eq!(one.run(0, &["tcp", &service]).await, Some(1), "a node reached a service of this machine");
+    let (first, second) = (from[0], from[2]);
+    assert_ne!(first, second);
+    one.backend.stop().await.unwrap();
+    drop(one);
+    let gone = async || std::net::TcpListener::bind((first, 0)).is_err();
+    until("the way into the ended testnet is gone", gone).await;
+    assert!(std::net::TcpListener::bind((second, 0)).is_ok(), "the other testnet lost its way, too");
+    other.backend.stop().await.unwrap();
 }
 
 async fn impossible_requests_are_refused() {
