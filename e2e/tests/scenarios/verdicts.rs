@@ -1,6 +1,6 @@
 //! What passes, and above all what must not.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, process::Command, time::Duration};
 
 use netsplit_e2e::{Experiment, Kind, Lab, Testnet, exit, kill, until};
 use nix::sys::signal::Signal;
@@ -109,6 +109,27 @@ fn a_fault_that_nobody_can_measure_is_invalid() {
     let (code, outcome) = run.verdict();
     assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
     assert!(outcome.words().contains("`split`"), "it names the fault: {}", outcome.words());
+    lab.assert_nothing_left();
+}
+
+/// Somebody removes the rules while the fault is active: the halves speak again, and whatever the chain does then is not what was
+/// asked about.
+#[test]
+fn a_fault_that_somebody_removed_is_invalid() {
+    let lab = Lab::new();
+    let experiment = Experiment { lasts: 10, ..Experiment::halves("flushed") }.expect_all();
+    let file = lab.write("flushed.yaml", &experiment.with(&Testnet::new("flushed")));
+    let mut run = lab.start(&["run", &file, "--json"]);
+    run.wait_for("fault-proven", MOMENT);
+    let agents = lab.processes_of(Kind::Agent);
+    let [agent] = agents.as_slice() else { panic!("one link agent runs: {agents:?}") };
+    let saboteur = env!("CARGO_BIN_EXE_netsplit-saboteur");
+    let sabotage = Command::new(saboteur).arg(agent.pid.to_string()).status().unwrap();
+    assert!(sabotage.success());
+    let (code, outcome) = run.verdict();
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
+    assert!(outcome.words().contains("`split`"), "it names the fault: {}", outcome.words());
+    assert!(!outcome.faults[0].proven, "{:?}", outcome.faults);
     lab.assert_nothing_left();
 }
 
