@@ -69,6 +69,11 @@ impl TestnetDir {
         self.root.join("logs").join(format!("{name}.log"))
     }
 
+    /// What that log was before it grew too large; there is none as long as it has not.
+    pub fn node_log_before(&self, name: &str) -> PathBuf {
+        self.root.join("logs").join(format!("{name}.log.1"))
+    }
+
     /// State of the running experiment, written before it acts.
     pub fn experiment_file(&self) -> PathBuf {
         self.root.join("experiment.json")

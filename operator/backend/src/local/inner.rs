@@ -23,7 +23,7 @@ use tracing::warn;
 use super::{
     LocalError,
     agents::Agents,
-    chain, control_socket, doctor, namespaces,
+    chain, control_socket, doctor, logs, namespaces,
     network::Network,
     process::{self, Nodes},
     rpc::Channel,
@@ -208,6 +208,7 @@ impl Inner {
             shared.push((node.address(), namespace));
         }
         self.agents.add_nodes(shared).await.map_err(Failure::Failed)?;
+        tokio::spawn(logs::keep(built.iter().map(|node| node.log().to_owned()).collect()));
         *nodes = built;
         nodes.spawn_all()
     }

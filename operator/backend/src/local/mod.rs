@@ -13,6 +13,7 @@ mod agents;
 mod client;
 mod doctor;
 mod inner;
+mod logs;
 mod namespaces;
 mod network;
 mod process;

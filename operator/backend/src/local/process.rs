@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     os::fd::{AsFd, OwnedFd},
     os::unix::process::ExitStatusExt,
+    path::Path,
     process::{Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -53,6 +54,10 @@ impl Node {
 
     pub(super) fn namespace(&self) -> &OwnedFd {
         &self.namespace
+    }
+
+    pub(super) fn log(&self) -> &Path {
+        &self.spec.log
     }
 
     fn status(&self) -> NodeStatus {

@@ -21,6 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Option<ExitCode> {
         local::INNER_COMMAND => local::run_inner().unwrap(),
         local::AGENT_COMMAND => local::run_agent().unwrap(),
         "node" => node(),
+        "chatter" => chatter(),
         "exit" => return Some(ExitCode::from(word(2).parse::<u8>().unwrap())),
         "tcp" => return Some(tcp(word(2).parse().unwrap())),
         "udp" => udp(word(2).parse().unwrap(), word(3)),
@@ -56,6 +57,18 @@ fn node() {
     println!("ready");
     loop {
         thread::park();
+    }
+}
+
+/// Writes more than a log may hold, and goes on writing a little.
+fn chatter() {
+    let line = "x".repeat(999);
+    for _ in 0..9_000 {
+        println!("{line}");
+    }
+    loop {
+        println!("the end");
+        thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -43,6 +43,7 @@ scenarios![
     killing_the_inner_process_leaves_nothing,
     killing_the_outer_process_leaves_nothing,
     processes_are_watched_restarted_and_stopped,
+    a_log_is_put_aside_when_it_has_grown_too_large,
     commands_run_in_a_nodes_network,
     as_root_nodes_answer_this_machine_and_begin_nothing,
     impossible_requests_are_refused,
@@ -286,6 +287,19 @@ async fn processes_are_watched_restarted_and_stopped() {
         lab.state(0).await == NodeState::Exited { code: Some(7), signal: None }
     })
     .await;
+}
+
+async fn a_log_is_put_aside_when_it_has_grown_too_large() {
+    let lab = Lab::with(1, &["chatter"]).await;
+    let log = lab.backend.log_path(lab.name(0));
+    let aside = log.with_extension("log.1");
+    let size = |file: &std::path::Path| fs::metadata(file).map_or(0, |metadata| metadata.len());
+    until("the log is put aside, and goes on", async || {
+        aside.exists() && size(&log) < 1 << 20 && lab.log(0).contains("the end")
+    })
+    .await;
+    assert!(size(&aside) > 8 << 20, "{} bytes were put aside", size(&aside));
+    assert!(size(&aside) + size(&log) >= 9_000_000, "of 9 MB {} and {} are left", size(&aside), size(&log));
 }
 
 async fn commands_run_in_a_nodes_network() {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs::File,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read, Seek as _},
     time::Duration,
 };
 
@@ -34,16 +34,25 @@ pub async fn run(args: &LogsArgs) -> Result<()> {
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
     let mut out = std::io::stdout().lock();
+    let before = dir.node_log_before(&args.node);
+    let before = match File::open(&before) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        opened => Some(opened.with_context(|| format!("cannot open {}", before.display()))?),
+    };
+    let mut all = Chained(before, &mut file);
     match args.lines {
-        Some(count) => print_tail(&mut file, count, &mut out)?,
-        None => copy(&mut file, &mut out)?,
+        Some(count) => print_tail(&mut all, count, &mut out)?,
+        None => copy(&mut all, &mut out)?,
     }
     if !args.follow {
         return Ok(());
     }
     loop {
         tokio::select! {
-            () = tokio::time::sleep(POLL) => copy(&mut file, &mut out)?,
+            () = tokio::time::sleep(POLL) => {
+                rewind_if_cut(&mut file)?;
+                copy(&mut file, &mut out)?;
+            }
             _ = tokio::signal::ctrl_c() => return Ok(()),
         }
     }
@@ -68,7 +77,31 @@ fn node_names(dir: &TestnetDir) -> Result<Vec<String>> {
     Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
 }
 
-fn copy(from: &mut File, to: &mut impl std::io::Write) -> Result<()> {
+/// The log that was put aside when it had grown too large, and the log.
+struct Chained<'a>(Option<File>, &'a mut File);
+
+impl Read for Chained<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if let Some(before) = &mut self.0 {
+            match before.read(buffer)? {
+                0 => self.0 = None,
+                read => return Ok(read),
+            }
+        }
+        self.1.read(buffer)
+    }
+}
+
+/// A log that was put aside begins anew.
+fn rewind_if_cut(file: &mut File) -> Result<()> {
+    let len = file.metadata().context("cannot look at the log")?.len();
+    if file.stream_position().context("cannot tell the place in the log")? > len {
+        file.rewind().context("cannot go to the start of the log")?;
+    }
+    Ok(())
+}
+
+fn copy(from: &mut impl Read, to: &mut impl std::io::Write) -> Result<()> {
     let mut buffer = vec![0; 64 << 10];
     loop {
         let read = from.read(&mut buffer).context("cannot read the log")?;
@@ -81,7 +114,7 @@ fn copy(from: &mut File, to: &mut impl std::io::Write) -> Result<()> {
     Ok(())
 }
 
-fn print_tail(file: &mut File, count: usize, out: &mut impl std::io::Write) -> Result<()> {
+fn print_tail(file: &mut impl Read, count: usize, out: &mut impl std::io::Write) -> Result<()> {
     let mut last: VecDeque<String> = VecDeque::new();
     let mut reader = BufReader::new(file);
     let mut line = String::new();
