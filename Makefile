@@ -62,6 +62,9 @@ sim: ## more seeds of the consensus simulation (SEEDS=10000)
 bench: build ## measure: start-up, transfers/s, latency, memory, cuts, heals (QUICK=1: a short form)
 	$(BIN)/netsplit-bench $(if $(QUICK),--quick) $(BENCH)
 
+soak: build ## an hour of load, kills and cuts, and 50 runs on a busy machine (SOAK=3m: a short form; SOAK_ONLY=hour|busy, SEED=2)
+	$(BIN)/netsplit-soak --duration $(or $(SOAK),1h) $(if $(SEED),--seed $(SEED)) $(if $(SOAK_ONLY),--only $(SOAK_ONLY))
+
 clean: ## remove what was built
 	$(CARGO) clean
 
@@ -73,4 +76,4 @@ $(TOOLS)/bin/typos:
 	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
 	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
 
-.PHONY: help setup build install demo check fmt fmt-check lint walls deny typos test sim bench clean
+.PHONY: help setup build install demo check fmt fmt-check lint walls deny typos test sim bench soak clean

@@ -212,6 +212,12 @@ impl Lab {
         })
     }
 
+    /// Leaves the lab's files where they are and says where. Its processes end all the same.
+    pub fn keep_files(&mut self) -> PathBuf {
+        self.root.disable_cleanup(true);
+        self.root.path().to_owned()
+    }
+
     /// Everything that runs in this lab.
     pub fn processes(&self) -> Vec<Process> {
         process::of_state_dir(&self.state())
@@ -351,12 +357,14 @@ fn read(file: &Path) -> String {
     fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
 }
 
-/// Where the programs under test are: `$NETSPLIT_BIN`, else beside the test's own folder, where cargo puts them.
+/// Where the programs under test are: `$NETSPLIT_BIN`, else beside this program, or beside its folder if it is a test:
+/// where cargo puts them.
 fn programs() -> PathBuf {
     let dir = env::var_os("NETSPLIT_BIN").filter(|dir| !dir.is_empty()).map_or_else(
         || {
-            let test = env::current_exe().expect("a test knows its own path");
-            test.ancestors().nth(2).expect("a test lies two folders below its profile's").to_owned()
+            let own = env::current_exe().expect("a program knows its own path");
+            let found = own.ancestors().skip(1).take(2).find(|dir| dir.join("netsplit").is_file());
+            found.unwrap_or(Path::new(".")).to_owned()
         },
         |dir| std::path::absolute(dir).expect("NETSPLIT_BIN is a path"),
     );

@@ -3,15 +3,17 @@
 //!
 //! Everything here panics when it fails: it serves tests only, and a panic is how a test says what went wrong.
 
+mod busy;
 mod lab;
 mod outcome;
 mod process;
 mod spec;
 mod wait;
 
+pub use busy::{Busy, BusyLoops, busy_run};
 pub use lab::{Background, Ended, Lab};
-pub use outcome::{Expectation, FaultOutcome, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
-pub use process::{Kind, Process, kill};
+pub use outcome::{Expectation, FaultOutcome, LoadStatus, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
+pub use process::{Kind, Process, kill, of_state_dir as processes_of};
 pub use spec::{Experiment, Testnet};
 pub use wait::{until, until_some};
 

@@ -70,6 +70,8 @@ pub struct Status {
     pub state: String,
     pub nodes: Vec<NodeStatus>,
     pub faults: Vec<ActiveFault>,
+    /// Of the testnet's spec; none when it has none.
+    pub load: Option<LoadStatus>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -83,6 +85,26 @@ pub struct NodeStatus {
     pub height: u64,
     pub final_height: u64,
     pub peers: u32,
+    /// Its gRPC API on this machine.
+    pub api: String,
+}
+
+/// A load so far.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LoadStatus {
+    pub seconds: f64,
+    pub offered: u64,
+    pub committed: u64,
+    pub committed_per_second: f64,
+    pub latency_ms: LatencyStatus,
+}
+
+/// From submit to final, in milliseconds.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LatencyStatus {
+    pub p50: f64,
+    pub p99: f64,
 }
 
 #[derive(Clone, Debug, Deserialize)]

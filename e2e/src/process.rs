@@ -25,6 +25,8 @@ pub enum Kind {
 pub struct Process {
     pub pid: i32,
     pub kind: Kind,
+    /// The node that it is, or in whose network it runs.
+    pub node: Option<String>,
     pub command: String,
 }
 
@@ -39,7 +41,10 @@ pub fn of_state_dir(dir: &Path) -> Vec<Process> {
 /// `None` for a process of someone else, and for one that ended while it was looked at.
 fn read(pid: i32, wanted: &str) -> Option<Process> {
     let environment = fs::read(format!("/proc/{pid}/environ")).ok()?;
-    environment.split(|byte| *byte == 0).find(|entry| *entry == wanted.as_bytes())?;
+    let mut entries = environment.split(|byte| *byte == 0);
+    entries.clone().find(|entry| *entry == wanted.as_bytes())?;
+    let node = entries.find_map(|entry| entry.strip_prefix(b"NETSPLIT_NODE="));
+    let node = node.map(|name| String::from_utf8_lossy(name).into_owned());
     let arguments = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let arguments: Vec<String> = arguments
         .split(|byte| *byte == 0)
@@ -54,7 +59,7 @@ fn read(pid: i32, wanted: &str) -> Option<Process> {
         Some("agent") => Kind::Agent,
         _ => Kind::Other,
     };
-    Some(Process { pid, kind, command: arguments.join(" ") })
+    Some(Process { pid, kind, node, command: arguments.join(" ") })
 }
 
 /// Sends a signal to a process of a lab. One that has ended meanwhile is no error.

@@ -1,31 +1,6 @@
 //! Machines that are busy, and users without rights.
 
-use std::process::{Child, Command, Stdio};
-
-use netsplit_e2e::{Experiment, Lab, Testnet, exit};
-
-/// Two processes that never rest, at the priority of everyone else. Dropping it ends them.
-struct BusyLoops([Child; 2]);
-
-impl BusyLoops {
-    fn start() -> Self {
-        let spin = || {
-            let mut command = Command::new("sh");
-            command.args(["-c", "while :; do :; done"]).stdin(Stdio::null());
-            command.spawn().expect("a machine has a shell")
-        };
-        Self([spin(), spin()])
-    }
-}
-
-impl Drop for BusyLoops {
-    fn drop(&mut self) {
-        for child in &mut self.0 {
-            child.kill().expect("a busy loop does not end by itself");
-            child.wait().expect("a child can be waited for");
-        }
-    }
-}
+use netsplit_e2e::{Busy, BusyLoops, Experiment, Lab, Testnet, busy_run, exit};
 
 /// A busy machine is not a failing chain.
 #[test]
@@ -37,11 +12,8 @@ fn a_busy_machine_is_never_a_failing_chain() {
     let file = lab.write("experiment.yaml", &Experiment::halves("busy").expect_all().yaml());
     let busy = BusyLoops::start();
     for run in 0..RUNS {
-        let (code, outcome) = lab.experiment(&file);
-        match code {
-            exit::PASSED => assert!(outcome.faults[0].proven, "run {run}"),
-            exit::INVALID => assert!(outcome.blames_host(), "run {run} says why: {}", outcome.words()),
-            _ => panic!("run {run}: {code}\n{}", outcome.words()),
+        if let Busy::Wrong(why) = busy_run(&lab, &file) {
+            panic!("run {run}: {why}");
         }
     }
     drop(busy);
