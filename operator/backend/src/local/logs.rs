@@ -9,6 +9,7 @@ use std::{
     fs::File,
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,18 +22,22 @@ const EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps these logs bounded, for ever.
 pub(super) async fn keep(logs: Vec<PathBuf>) {
+    let logs = Arc::new(logs);
     let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        for log in &logs {
-            let path = log.clone();
-            let put_aside = tokio::task::spawn_blocking(move || put_aside(&path, LIMIT)).await;
-            match put_aside {
-                Ok(Ok(_)) => {}
-                Ok(Err(error)) => warn!(%error, log = %log.display(), "cannot put a log aside; it grows"),
-                Err(error) => warn!(%error, log = %log.display(), "putting a log aside failed"),
+        let all = Arc::clone(&logs);
+        // One thread for all of them, and off the one that must answer.
+        let looked = tokio::task::spawn_blocking(move || {
+            for log in all.iter() {
+                if let Err(error) = put_aside(log, LIMIT) {
+                    warn!(%error, log = %log.display(), "cannot put a log aside; it grows");
+                }
             }
+        });
+        if let Err(error) = looked.await {
+            warn!(%error, "looking at the logs failed");
         }
     }
 }
