@@ -130,12 +130,14 @@ impl<'a> Soak<'a> {
             clock(duration),
             self.chooser.spared()
         ));
-        while self.progress.elapsed() < duration || self.kills < kills {
+        while self.progress.elapsed() < duration || self.kills < kills || !self.stores_are_measured() {
             ensure!(
                 self.progress.elapsed() < duration * 5 / 4,
-                "only {} of {kills} SIGKILLs in {}: this machine is too slow for this form",
+                "{} of {kills} SIGKILLs in {}, and {} of {} stores full: this machine is too slow for this form",
                 self.kills,
-                clock(self.progress.elapsed())
+                clock(self.progress.elapsed()),
+                self.full_from.len(),
+                self.present.len()
             );
             self.keep_one_away()?;
             let next = self.chooser.next();
@@ -258,6 +260,14 @@ impl<'a> Soak<'a> {
                 self.full_from.push((name.clone(), now));
             }
         }
+    }
+
+    /// Whether every store has been full for long enough to be judged.
+    fn stores_are_measured(&self) -> bool {
+        let since = self.meter.now() - self.shape.duration.as_secs_f64() / 8.0;
+        self.present
+            .iter()
+            .all(|node| self.full_from.iter().any(|(full, from)| full == node && *from <= since))
     }
 
     /// One full node is stopped in order, stays away, comes back and catches up.
