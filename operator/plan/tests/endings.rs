@@ -34,6 +34,17 @@ fn ends(name: &str, mut world: World, phase: Phase, outcomes: [Outcome; 3], part
     assert_eq!(run.phases.last(), Some(&phase), "{name}");
 }
 
+/// A run must not take the fault of the run before it, which had the same name, for its own.
+#[test]
+fn the_fault_of_an_earlier_run_proves_nothing() {
+    let mut world = World { tells_old_news: true, ..World::default() };
+    let run = split_brain(&mut world);
+    assert_eq!(run.verdict.phase, Phase::Passed, "{:#?}", run.verdict);
+    assert_eq!(world.applied.len(), 1, "the fault was never made");
+    let world = World { tells_old_news: true, applies: false, ..World::default() };
+    ends("not applied", world, Phase::Invalid, [N, N, N], "not applied");
+}
+
 use Outcome::{Failed as F, Invalid as I, NotJudged as N, Passed as P};
 
 #[test]

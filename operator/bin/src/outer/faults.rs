@@ -307,7 +307,10 @@ impl FaultTable {
 
     /// Forgets an owner's healed faults: its next run may use their names again.
     pub async fn forget(&self, owner: &str) {
-        self.entries.lock().await.healed.retain(|fault| fault.owner != owner);
+        let mut entries = self.entries.lock().await;
+        entries.healed.retain(|fault| fault.owner != owner);
+        // At once: who looks before the next change must not see them either.
+        self.publish(&entries);
     }
 
     /// Ends due faults, renews leases and reads evidence, for as long as the testnet lives.

@@ -68,7 +68,11 @@ impl FaultState {
     pub fn see(&mut self, log: &mut Log<'_>, observed: &Observed) -> Option<String> {
         let asked_at_ms = self.asked_at_ms?;
         let nothing = FaultObserved::default();
-        let seen = observed.faults.iter().find(|seen| seen.id == self.plan.id).unwrap_or(&nothing);
+        // What was applied before it was asked for is left from an earlier run and proves nothing about this one.
+        let is_own = |seen: &&FaultObserved| {
+            seen.id == self.plan.id && seen.applied_at_ms.is_none_or(|at_ms| at_ms >= asked_at_ms)
+        };
+        let seen = observed.faults.iter().find(is_own).unwrap_or(&nothing);
         let now_ms = log.now_ms;
         if self.applied_at_ms.is_none()
             && let Some(at_ms) = seen.applied_at_ms

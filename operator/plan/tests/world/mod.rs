@@ -44,6 +44,8 @@ pub struct World {
     /// The caller does not step at these times.
     pub asleep: When,
     pub loses_blocks: u64,
+    /// The fault of an earlier run under the same name is still told of.
+    pub tells_old_news: bool,
     /// Checks at every step that the state survives being persisted; else only where the caller dies.
     pub thorough: bool,
 
@@ -99,6 +101,7 @@ impl Default for World {
             abort_at: None,
             asleep: Box::new(|_| false),
             loses_blocks: 0,
+            tells_old_news: false,
             thorough: true,
             now: Now {
                 faults: Vec::new(),
@@ -287,11 +290,17 @@ impl World {
                 }
             })
             .collect();
-        let faults = self
-            .now
-            .faults
-            .iter()
-            .map(|fault| FaultObserved {
+        let old_news = self.tells_old_news.then(|| FaultObserved {
+            id: "split".to_owned(),
+            applied_at_ms: Some(EPOCH - 30_000),
+            proven: true,
+            violations: Vec::new(),
+            healed_at_ms: Some(EPOCH - 15_000),
+            confirmed_open: true,
+        });
+        let faults = old_news
+            .into_iter()
+            .chain(self.now.faults.iter().map(|fault| FaultObserved {
                 id: fault.id.clone(),
                 applied_at_ms: fault.applied.map(|at| EPOCH + at),
                 proven: (self.proves)(now) && fault.applied.is_some_and(|at| now > at + 800),
@@ -302,7 +311,7 @@ impl World {
                 },
                 healed_at_ms: fault.healed.map(|at| EPOCH + at),
                 confirmed_open: self.confirms && fault.healed.is_some_and(|at| now > at + 300),
-            })
+            }))
             .collect();
         let abort = self.abort_at.filter(|at| now >= *at).map(|_| "interrupted by the user".to_owned());
         Observed { nodes, faults, host: (self.host)(now), abort }
