@@ -22,6 +22,8 @@ pub const LEASE: Duration = Duration::from_secs(15);
 const RENEW_EVERY: Duration = Duration::from_secs(3);
 /// How often due ends are looked for and evidence is read, while there are faults.
 const TICK: Duration = Duration::from_millis(100);
+/// Evidence that is older shows nothing about now: as long as an agent has to answer.
+const FRESH: Duration = Duration::from_secs(2);
 /// Healed faults whose evidence is still wanted, at most.
 const MAX_HEALED: usize = 64;
 /// Faults active at one time, at most.
@@ -89,6 +91,8 @@ pub struct Fault {
     /// What contradicts it, each once.
     pub violations: Vec<String>,
     pub evidence: Option<CutEvidence>,
+    /// When the evidence came in.
+    measured_at: Option<Instant>,
     /// It was proven at some time, and nothing has contradicted it since.
     pub was_proven: bool,
     /// The sentence that proved it, kept after its heal.
@@ -104,9 +108,17 @@ impl Fault {
         self.rects.iter().map(pairs).sum()
     }
 
+    /// The last measurement shows it, and that is fresh or was the last one before its heal.
     pub fn is_proven(&self) -> bool {
         self.violations.is_empty()
+            && self.unmeasured().is_none()
             && self.evidence.as_ref().is_some_and(|evidence| evidence.proof.is_proven())
+    }
+
+    /// For how long nobody has measured it, if that is too long while it is active.
+    fn unmeasured(&self) -> Option<Duration> {
+        let age = self.measured_at?.elapsed();
+        (self.healed_at_ms.is_none() && age > FRESH).then_some(age)
     }
 
     pub fn is_open(&self) -> bool {
@@ -119,6 +131,9 @@ impl Fault {
             return violation.clone();
         }
         let Some(evidence) = &self.evidence else { return "no evidence yet".to_owned() };
+        if let Some(age) = self.unmeasured() {
+            return format!("not measured for {:.1} s: the link agent does not answer", age.as_secs_f64());
+        }
         match &evidence.proof {
             Proof::Unproven(what) | Proof::Violated(what) => what.clone(),
             Proof::Proven => {
@@ -142,6 +157,7 @@ impl Fault {
             self.violate(what.clone());
         }
         self.evidence = Some(evidence);
+        self.measured_at = Some(Instant::now());
         if self.is_proven() {
             self.was_proven = true;
             self.proof = self.evidence_text();
@@ -258,6 +274,7 @@ impl FaultTable {
             healed_at_ms: None,
             violations: Vec::new(),
             evidence: None,
+            measured_at: None,
             was_proven: false,
             proof: String::new(),
         });
