@@ -1,34 +1,29 @@
 //! The thread that owns consensus, chain and log.
 //!
-//! One input at a time, in the order of arrival; of what waits, control first, then due timers, consensus before bulk.
-//! The engine's clock is monotonic and starts with the thread.
+//! One input at a time, in the order that the inbox gives. The engine's clock is monotonic and starts with the thread.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use netsplit_bft::{Application, Engine, Fatal, Input, LogStorage, Message, Output, RoundState, TimerId};
+use netsplit_bft::{Application, Engine, Fatal, Input, LogStorage, Message, Output, RoundState};
 use netsplit_net::{Class, NetEvent, NetHandle};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout_at;
 use tracing::{debug, error, info, warn};
 
+use crate::inbox::{Event, Inbox};
 use crate::metrics::Metrics;
 
 /// Requests of status that may wait; more find the engine busy.
 const MAX_CONTROL: usize = 64;
-const TICK: Duration = Duration::from_secs(1);
 /// A step that takes longer stands in the log: rounds are about to time out.
 const SLOW_STEP: Duration = Duration::from_millis(500);
-/// Consensus frames after which one of bulk is taken, if there is one: value sync must not starve.
-const IN_A_ROW: u32 = 16;
 
 /// What the rest of the node asks of the engine.
-enum Control {
+#[derive(Debug)]
+pub(crate) enum Control {
     RoundState(oneshot::Sender<RoundState>),
     Stop,
 }
@@ -80,16 +75,9 @@ where
     let (control, controls) = mpsc::channel(MAX_CONTROL);
     let (end, ended) = oneshot::channel();
     let thread = std::thread::Builder::new().name("engine".into()).spawn(move || {
-        let mut driver = Driver {
-            engine: make(),
-            links,
-            controls,
-            runtime,
-            start: Instant::now(),
-            timers: BinaryHeap::new(),
-            encoded: None,
-            in_a_row: 0,
-        };
+        let Links { consensus, bulk, net, metrics } = links;
+        let inbox = Inbox::new(controls, consensus, bulk, runtime);
+        let mut driver = Driver { engine: make(), inbox, net, metrics, start: Instant::now(), encoded: None };
         let result = driver.run();
         if let Err(fatal) = &result {
             error!(error = %crate::application::chain_of(fatal), "consensus stopped");
@@ -103,25 +91,12 @@ where
 
 struct Driver<A, L> {
     engine: Engine<A, L>,
-    links: Links,
-    controls: mpsc::Receiver<Control>,
-    runtime: Handle,
+    inbox: Inbox,
+    net: NetHandle,
+    metrics: Arc<Metrics>,
     start: Instant,
-    timers: BinaryHeap<Reverse<(Instant, TimerId)>>,
     /// The last message sent: most go to several neighbours.
     encoded: Option<(Message, Bytes)>,
-    /// Consensus frames taken since bulk had its turn.
-    in_a_row: u32,
-}
-
-enum Event {
-    Control(Control),
-    Net(NetEvent),
-    Bulk(NetEvent),
-    /// A timer or the tick is due.
-    Due,
-    /// The network has ended.
-    Closed,
 }
 
 impl<A: Application, L: LogStorage> Driver<A, L> {
@@ -133,26 +108,13 @@ impl<A: Application, L: LogStorage> Driver<A, L> {
             boot_ms = self.start.elapsed().as_millis(),
             "consensus runs"
         );
-        let mut next_tick = Instant::now() + TICK;
         loop {
-            let now = Instant::now();
-            if now >= next_tick {
-                next_tick = now + TICK;
-                self.step(Input::Tick)?;
-                continue;
-            }
-            if let Some(Reverse((due, id))) = self.timers.peek().copied()
-                && due <= now
-            {
-                self.timers.pop();
-                self.step(Input::Timer(id))?;
-                continue;
-            }
-            let deadline = self.timers.peek().map_or(next_tick, |Reverse((due, _))| (*due).min(next_tick));
-            match self.wait(deadline) {
+            match self.inbox.next() {
                 // Peers come and go with their consensus connection, not with this one.
-                Event::Due | Event::Bulk(NetEvent::PeerUp(_) | NetEvent::PeerDown(_)) => {}
-                Event::Net(event) | Event::Bulk(event) => self.receive(event)?,
+                Event::Bulk(NetEvent::PeerUp(_) | NetEvent::PeerDown(_)) => {}
+                Event::Consensus(event) | Event::Bulk(event) => self.receive(event)?,
+                Event::Timer(id) => self.step(Input::Timer(id))?,
+                Event::Tick => self.step(Input::Tick)?,
                 Event::Control(Control::RoundState(reply)) => {
                     // Who asked may have gone.
                     reply.send(self.engine.round_state()).ok();
@@ -165,34 +127,6 @@ impl<A: Application, L: LogStorage> Driver<A, L> {
         }
     }
 
-    /// The next event, or `Due` at `deadline`.
-    fn wait(&mut self, deadline: Instant) -> Event {
-        // Most often something waits already, and no timer need be made.
-        if let Ok(control) = self.controls.try_recv() {
-            return Event::Control(control);
-        }
-        if self.in_a_row < IN_A_ROW
-            && let Ok(event) = self.links.consensus.try_recv()
-        {
-            self.in_a_row += 1;
-            return Event::Net(event);
-        }
-        self.in_a_row = 0;
-        if let Ok(event) = self.links.bulk.try_recv() {
-            return Event::Bulk(event);
-        }
-        let Self { controls, links, runtime, .. } = self;
-        let next = async {
-            tokio::select! {
-                biased;
-                control = controls.recv() => control.map_or(Event::Closed, Event::Control),
-                event = links.consensus.recv() => event.map_or(Event::Closed, Event::Net),
-                event = links.bulk.recv() => event.map_or(Event::Closed, Event::Bulk),
-            }
-        };
-        runtime.block_on(async { timeout_at(deadline.into(), next).await.unwrap_or(Event::Due) })
-    }
-
     fn receive(&mut self, event: NetEvent) -> Result<(), Fatal> {
         match event {
             NetEvent::PeerUp(peer) => self.step(Input::PeerUp(peer)),
@@ -200,7 +134,7 @@ impl<A: Application, L: LogStorage> Driver<A, L> {
             NetEvent::Frame(frame) => match Message::from_bytes(&frame.bytes) {
                 Ok(message) => self.step(Input::Received { from: frame.peer, message }),
                 Err(error) => {
-                    self.links.metrics.malformed.inc();
+                    self.metrics.malformed.inc();
                     debug!(peer = %frame.peer, %error, "frame dropped");
                     Ok(())
                 }
@@ -212,7 +146,7 @@ impl<A: Application, L: LogStorage> Driver<A, L> {
         let start = Instant::now();
         let outputs = self.engine.step(start - self.start, input)?;
         let took = start.elapsed();
-        self.links.metrics.step.observe(took.as_secs_f64());
+        self.metrics.step.observe(took.as_secs_f64());
         if took > SLOW_STEP {
             warn!(ms = took.as_millis(), "a step of consensus took long");
         }
@@ -233,21 +167,19 @@ impl<A: Application, L: LogStorage> Driver<A, L> {
                             bytes
                         }
                     };
-                    if let Err(error) = self.links.net.send(&to, class, bytes) {
-                        self.links.metrics.dropped(class);
+                    if let Err(error) = self.net.send(&to, class, bytes) {
+                        self.metrics.dropped(class);
                         debug!(peer = %to, class = class.name(), %error, "message dropped");
                     }
                 }
-                Output::SetTimer { id, after } => {
-                    self.timers.push(Reverse((Instant::now() + after, id)));
-                }
+                Output::SetTimer { id, after } => self.inbox.set_timer(id, after),
                 Output::Decided { height, id, time_ms } => debug!(height, %id, time_ms, "final"),
                 Output::Misbehaved { peer, reason } => {
-                    self.links.metrics.misbehaved(reason);
+                    self.metrics.misbehaved(reason);
                     warn!(%peer, reason = reason.label(), "peer misbehaved");
                 }
                 Output::Evidence(evidence) => {
-                    self.links.metrics.evidence.inc();
+                    self.metrics.evidence.inc();
                     warn!(?evidence, "a validator signed twice");
                 }
             }

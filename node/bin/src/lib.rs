@@ -16,6 +16,7 @@ mod clock;
 mod engine;
 mod feed;
 mod http;
+mod inbox;
 mod limit;
 mod metrics;
 mod pool;

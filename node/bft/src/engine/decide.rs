@@ -16,8 +16,9 @@ use crate::timers::Purpose;
 use crate::wal::record::Record;
 use crate::{Application, Fatal, LogStorage, Verdict};
 
-/// Blocks of value sync applied in one step, so that messages are not kept waiting.
-pub(super) const SYNCED_PER_STEP: u32 = 32;
+/// Blocks of value sync applied in one step. Messages and questions wait for a step, and a full block takes tens of
+/// milliseconds.
+pub(super) const SYNCED_PER_STEP: u32 = 4;
 
 impl<A: Application, L: LogStorage> Host<A, L> {
     /// Makes a decision durable, then applies it. Nothing may show the new height to others before.
