@@ -45,6 +45,8 @@ pub struct Testnet {
     observer: OnceLock<Observer>,
     forwards: OnceLock<Vec<Forwards>>,
     state: RwLock<State>,
+    /// Held from the question about the nodes until its answer is in the state: an older answer must not replace a newer.
+    refreshing: Mutex<()>,
     started_ms: u64,
 }
 
@@ -100,6 +102,7 @@ impl Testnet {
                 experiment: String::new(),
                 nodes: Vec::new(),
             }),
+            refreshing: Mutex::default(),
             started_ms: unix_ms(),
         }))
     }
@@ -142,6 +145,7 @@ impl Testnet {
     }
 
     async fn refresh_nodes(&self) -> Result<()> {
+        let _one_at_a_time = self.refreshing.lock().await;
         let nodes = self.backend.nodes().await?;
         self.state.write().await.nodes = nodes;
         Ok(())
