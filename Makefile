@@ -12,6 +12,7 @@ CARGO  ?= cargo
 PROFILE := --release --locked
 TARGET  := $(or $(CARGO_TARGET_DIR),target)
 BIN     := $(TARGET)/release
+IMAGES  := $(BIN)/images
 
 export PATH := $(TOOLS)/bin:$(PATH)
 
@@ -20,6 +21,10 @@ help: ## list the commands
 
 setup: ## install what the build needs (Debian packages; needs root, else prints the line to run)
 	@scripts/setup.sh
+
+setup-cluster: ## install what the Kubernetes test cluster needs (Debian packages, Go), and build its programs once
+	@scripts/setup.sh cluster
+	@e2e/cluster/cluster.sh programs >/dev/null
 
 build: setup ## build netsplit and netsplit-node
 	@echo "building (the first time compiles RocksDB: several minutes on two cores)"
@@ -31,6 +36,15 @@ install: build ## put netsplit and netsplit-node under PREFIX/bin (default /usr/
 
 demo: build ## launch a testnet, split it, heal it, print the verdict
 	@scripts/demo.sh $(BIN)
+
+images: build ## make the container images as OCI archives (no registry, no Docker), beside the binaries
+	@e2e/cluster/images.sh $(BIN) $(IMAGES)
+
+cluster-up: setup-cluster images ## bring up a real Kubernetes here, with the images (root; ready in seconds)
+	@e2e/cluster/cluster.sh up $(IMAGES)/netsplit.tar $(IMAGES)/netsplit-node.tar
+
+cluster-down: ## take it down; nothing remains
+	@e2e/cluster/cluster.sh down
 
 check: fmt-check lint walls deny typos ## all gates that run no test
 
@@ -76,4 +90,4 @@ $(TOOLS)/bin/typos:
 	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
 	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
 
-.PHONY: help setup build install demo check fmt fmt-check lint walls deny typos test sim bench soak clean
+.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo check fmt fmt-check lint walls deny typos test sim bench soak clean
