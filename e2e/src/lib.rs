@@ -4,6 +4,7 @@
 //! Everything here panics when it fails: it serves tests only, and a panic is how a test says what went wrong.
 
 mod busy;
+mod cluster;
 mod lab;
 mod outcome;
 mod process;
@@ -11,6 +12,7 @@ mod spec;
 mod wait;
 
 pub use busy::{Busy, BusyLoops, busy_run};
+pub use cluster::{Cluster, Images, Namespace};
 pub use lab::{Background, Ended, Lab};
 pub use outcome::{Expectation, FaultOutcome, LoadStatus, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
 pub use process::{Kind, Process, kill, of_state_dir as processes_of};

@@ -1,0 +1,4 @@
+//! Scenarios on a real Kubernetes.
+
+mod images;
+mod test_cluster;
