@@ -10,14 +10,29 @@ use netsplit_plan::TestnetPlan;
 
 use crate::load::Wallet;
 
-/// Turns a plan into what each node needs. Pure: the same plan and addresses give the same bytes.
+/// Where a node listens and how others call it. The two differ where an address is not known before its node starts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodeHost {
+    /// The address its ports are opened at.
+    pub bind: IpAddr,
+    /// What its peers connect to: an address or a DNS name, without a port.
+    pub host: String,
+}
+
+impl From<IpAddr> for NodeHost {
+    /// A node that listens at the address by which it is known.
+    fn from(address: IpAddr) -> Self {
+        Self { bind: address, host: address.to_string() }
+    }
+}
+
+/// Turns a plan into what each node needs. Pure: the same plan and hosts give the same bytes.
 pub trait ChainArtifacts: Send + Sync {
     /// The ports that its nodes listen on.
     fn ports(&self) -> Ports;
 
-    /// Files and command of each node, in the plan's order. `addresses` holds one address a node, in the same
-    /// order.
-    fn build(&self, plan: &TestnetPlan, addresses: &[IpAddr]) -> Result<Vec<NodeArtifacts>, ArtifactsError>;
+    /// Files and command of each node, in the plan's order. `hosts` holds one entry a node, in the same order.
+    fn build(&self, plan: &TestnetPlan, hosts: &[NodeHost]) -> Result<Vec<NodeArtifacts>, ArtifactsError>;
 
     /// The accounts that [`build`](Self::build) funds for load, with their keys.
     fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError>;
@@ -85,8 +100,8 @@ pub enum Protocol {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArtifactsError {
-    #[error("testnet `{testnet}` has {nodes} nodes, but {addresses} addresses were given for them")]
-    Addresses { testnet: String, nodes: usize, addresses: usize },
+    #[error("testnet `{testnet}` has {nodes} nodes, but {hosts} hosts were given for them")]
+    Hosts { testnet: String, nodes: usize, hosts: usize },
     #[error("testnet `{testnet}` has no validator: nobody could make a block")]
     NoValidator { testnet: String },
     #[error("node `{node}` lists neighbour number {peer}, but there are only {nodes} nodes")]

@@ -1,7 +1,7 @@
 //! What a chain is, for the rest of the operator side: files and a command for each node, a client for a
 //! running node, and load for a running network. No other operator crate knows a node's formats.
 //!
-//! * [`artifacts`]: [`ChainArtifacts`], pure: a plan and addresses in, files and commands out.
+//! * [`artifacts`]: [`ChainArtifacts`], pure: a plan and hosts in, files and commands out.
 //! * [`client`]: [`ChainClient`], one running node seen from outside, over connections that a backend hands out.
 //! * [`load`]: [`LoadGenerator`], signed transfers at a set rate, measured from submit to final.
 //! * [`netsplit`]: all three for our own node. Another chain is one more module of this kind.
@@ -13,7 +13,9 @@ pub mod netsplit;
 
 use std::sync::Arc;
 
-pub use artifacts::{ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, Port, Ports, Protocol};
+pub use artifacts::{
+    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol,
+};
 pub use client::{
     BlockSeen, BlockStream, BlocksQuery, ChainClient, ClientError, Connector, Health, Id, Io, NodeState,
     PeerState, Refusal, RefusalKind, StartAt, Submission,

@@ -23,7 +23,9 @@ use netsplit_spec as spec;
 use self::keys::{Purpose, derive};
 use self::wallet::{BALANCE, LoadWallet};
 use crate::Chain;
-use crate::artifacts::{ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, Port, Ports, Protocol};
+use crate::artifacts::{
+    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol,
+};
 use crate::client::{ChainClient, Connector};
 use crate::load::Wallet;
 
@@ -55,18 +57,18 @@ impl ChainArtifacts for Netsplit {
         Ports { peer: vec![peer(Protocol::Tcp), peer(Protocol::Udp)], api: API_PORT, http: HTTP_PORT }
     }
 
-    fn build(&self, plan: &TestnetPlan, addresses: &[IpAddr]) -> Result<Vec<NodeArtifacts>, ArtifactsError> {
-        if addresses.len() != plan.nodes.len() {
-            return Err(ArtifactsError::Addresses {
+    fn build(&self, plan: &TestnetPlan, hosts: &[NodeHost]) -> Result<Vec<NodeArtifacts>, ArtifactsError> {
+        if hosts.len() != plan.nodes.len() {
+            return Err(ArtifactsError::Hosts {
                 testnet: plan.name.clone(),
                 nodes: plan.nodes.len(),
-                addresses: addresses.len(),
+                hosts: hosts.len(),
             });
         }
         let (genesis, _) = genesis(plan)?;
         // One buffer for all nodes: with many accounts it is the bulk of what is written.
         let genesis = Bytes::from(genesis.to_json());
-        plan.nodes.iter().map(|node| node_artifacts(plan, addresses, node, &genesis)).collect()
+        plan.nodes.iter().map(|node| node_artifacts(plan, hosts, node, &genesis)).collect()
     }
 
     fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError> {
@@ -120,7 +122,7 @@ fn consensus(plan: &TestnetPlan) -> ConsensusParams {
 
 fn node_artifacts(
     plan: &TestnetPlan,
-    addresses: &[IpAddr],
+    hosts: &[NodeHost],
     node: &PlannedNode,
     genesis: &Bytes,
 ) -> Result<NodeArtifacts, ArtifactsError> {
@@ -132,9 +134,9 @@ fn node_artifacts(
         genesis_file: GENESIS_FILE.into(),
         node_key_file: NODE_KEY_FILE.into(),
         validator_key_file: validates.then(|| VALIDATOR_KEY_FILE.into()),
-        peer: peers(plan, addresses, node)?,
-        api: ApiConfig { listen: SocketAddr::new(addresses[node.index], API_PORT) },
-        http: HttpConfig { listen: SocketAddr::new(addresses[node.index], HTTP_PORT) },
+        peer: peers(plan, hosts, node)?,
+        api: ApiConfig { listen: SocketAddr::new(hosts[node.index].bind, API_PORT) },
+        http: HttpConfig { listen: SocketAddr::new(hosts[node.index].bind, HTTP_PORT) },
         mempool: MempoolLimits::default(),
         retention: plan.retention.map_or_else(RetentionConfig::default, |kept| RetentionConfig {
             blocks: kept.blocks,
@@ -158,23 +160,31 @@ fn node_artifacts(
     Ok(NodeArtifacts { node: node.name.clone(), files, command })
 }
 
-fn peers(plan: &TestnetPlan, addresses: &[IpAddr], node: &PlannedNode) -> Result<PeerConfig, ArtifactsError> {
+fn peers(plan: &TestnetPlan, hosts: &[NodeHost], node: &PlannedNode) -> Result<PeerConfig, ArtifactsError> {
     let peer = |&index: &usize| {
-        let (Some(peer), Some(address)) = (plan.nodes.get(index), addresses.get(index)) else {
+        let (Some(peer), Some(host)) = (plan.nodes.get(index), hosts.get(index)) else {
             let nodes = plan.nodes.len();
             return Err(ArtifactsError::UnknownPeer { node: node.name.clone(), peer: index, nodes });
         };
         Ok(PeerAddress {
             name: peer.name.clone(),
             key: derive(plan.seed, Purpose::Node, &peer.name).public(),
-            address: SocketAddr::new(*address, PEER_PORT).to_string(),
+            address: at_port(&host.host, PEER_PORT),
         })
     };
     let peers: Vec<_> = node.peers.iter().map(peer).collect::<Result<_, _>>()?;
     let defaults = PeerLimits::default();
     // A mesh of many nodes needs room for all of them.
     let limits = PeerLimits { max_peers: defaults.max_peers.max(peers.len()), ..defaults };
-    Ok(PeerConfig { listen: SocketAddr::new(addresses[node.index], PEER_PORT), limits, peers })
+    Ok(PeerConfig { listen: SocketAddr::new(hosts[node.index].bind, PEER_PORT), limits, peers })
+}
+
+/// `host:port`, with the brackets that an IPv6 address needs.
+fn at_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 fn invalid(plan: &TestnetPlan, file: &'static str, problems: &[Problem]) -> ArtifactsError {

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use netsplit_chains::netsplit::Netsplit;
-use netsplit_chains::{ArtifactsError, ChainArtifacts, NodeArtifacts};
+use netsplit_chains::{ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost};
 use netsplit_config::{Genesis, NodeConfig};
 use netsplit_core::{Action, SecretKey, SignedTransaction};
 use netsplit_plan::{TestnetPlan, plan_testnet};
@@ -37,12 +37,12 @@ fn testnet(validators: u32, full: u32, topology: Topology) -> Testnet {
     }
 }
 
-fn addresses(plan: &TestnetPlan) -> Vec<IpAddr> {
-    (1..=plan.nodes.len()).map(|n| IpAddr::V4(Ipv4Addr::new(10, 77, 0, n as u8))).collect()
+fn hosts(plan: &TestnetPlan) -> Vec<NodeHost> {
+    (1..=plan.nodes.len()).map(|n| IpAddr::V4(Ipv4Addr::new(10, 77, 0, n as u8)).into()).collect()
 }
 
 fn build(plan: &TestnetPlan) -> Vec<NodeArtifacts> {
-    Netsplit.build(plan, &addresses(plan)).unwrap()
+    Netsplit.build(plan, &hosts(plan)).unwrap()
 }
 
 fn text<'a>(node: &'a NodeArtifacts, path: &str) -> &'a str {
@@ -116,6 +116,18 @@ fn nodes_accept_what_they_are_given_and_know_each_other() {
 }
 
 #[test]
+fn nodes_may_listen_elsewhere_than_where_they_are_called() {
+    let plan = plan_testnet(&testnet(2, 0, Topology::Mesh));
+    let host = |host: &str| NodeHost { bind: Ipv4Addr::UNSPECIFIED.into(), host: host.to_owned() };
+    let built = Netsplit.build(&plan, &[host("golden-validator-0.golden.ns.svc"), host("fd00::2")]).unwrap();
+    let config = |node| NodeConfig::from_toml(text(node, "node.toml"), Path::new("node.toml")).unwrap();
+    let (first, second) = (config(&built[0]), config(&built[1]));
+    assert!(first.peer.listen.ip().is_unspecified() && first.api.listen.ip().is_unspecified());
+    assert_eq!(first.peer.peers[0].address, "[fd00::2]:26600");
+    assert_eq!(second.peer.peers[0].address, "golden-validator-0.golden.ns.svc:26600");
+}
+
+#[test]
 fn keys_are_for_their_owner_only() {
     let plan = plan_testnet(&testnet(2, 1, Topology::Mesh));
     for node in build(&plan) {
@@ -143,10 +155,10 @@ fn another_seed_is_another_network_and_a_larger_one_keeps_its_keys() {
 #[test]
 fn a_wrong_number_of_addresses_and_a_chain_without_validators_are_refused() {
     let plan = plan_testnet(&testnet(2, 1, Topology::Mesh));
-    let error = Netsplit.build(&plan, &addresses(&plan)[1..]).unwrap_err();
-    assert_eq!(error.to_string(), "testnet `golden` has 3 nodes, but 2 addresses were given for them");
+    let error = Netsplit.build(&plan, &hosts(&plan)[1..]).unwrap_err();
+    assert_eq!(error.to_string(), "testnet `golden` has 3 nodes, but 2 hosts were given for them");
     let plan = plan_testnet(&testnet(0, 2, Topology::Mesh));
-    assert!(matches!(Netsplit.build(&plan, &addresses(&plan)), Err(ArtifactsError::NoValidator { .. })));
+    assert!(matches!(Netsplit.build(&plan, &hosts(&plan)), Err(ArtifactsError::NoValidator { .. })));
 }
 
 #[test]

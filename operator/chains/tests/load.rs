@@ -282,8 +282,8 @@ async fn refuses_what_makes_no_sense() {
 fn addresses_do_not_change_who_is_funded() {
     let plan = plan(5);
     let build = |net: u8| {
-        let addresses: Vec<_> = (0..4).map(|n| IpAddr::V4(Ipv4Addr::new(10, net, 0, n))).collect();
-        Netsplit.build(&plan, &addresses).unwrap()[0].files[0].clone()
+        let hosts: Vec<_> = (0..4).map(|n| IpAddr::V4(Ipv4Addr::new(10, net, 0, n)).into()).collect();
+        Netsplit.build(&plan, &hosts).unwrap()[0].files[0].clone()
     };
     assert_eq!(build(1), build(2));
 }

@@ -109,8 +109,8 @@ impl Testnet {
 
     /// Starts the nodes and everything that follows them.
     pub async fn start(self: &Arc<Self>) -> Result<()> {
-        let addresses: Vec<_> = self.places.iter().map(|place| place.address).collect();
-        let artifacts = self.chain.build(&self.plan, &addresses)?;
+        let hosts: Vec<_> = self.places.iter().map(|place| place.address.into()).collect();
+        let artifacts = self.chain.build(&self.plan, &hosts)?;
         self.backend.start(artifacts.into_iter().map(for_backend).collect()).await?;
         let followed =
             self.clients.iter().map(|client| (client.node().to_owned(), Arc::clone(client))).collect();
