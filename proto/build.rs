@@ -8,6 +8,7 @@ const FILES: &[&str] = &[
     "proto/netsplit/peer/v1/peer.proto",
     "proto/netsplit/node/v1/node.proto",
     "proto/netsplit/control/v1/control.proto",
+    "proto/netsplit/agent/v1/agent.proto",
 ];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
