@@ -12,6 +12,7 @@ use std::{
 };
 
 use crate::{
+    guard::{ActiveGuard, Guard},
     model::{Cut, PeerPorts, Rect},
     netlink::{Batch, NetlinkError, Socket},
     nft::{self, ListedRule, RuleKey},
@@ -82,6 +83,7 @@ pub struct CutTable {
     ports: PeerPorts,
     renewal: Renewal,
     active: Vec<Active>,
+    guard: Option<ActiveGuard>,
     next_generation: u32,
     /// Whether the table in the kernel is ours: one left by an agent that died is replaced by the first transaction, which
     /// is also when its cuts are known again, so that a restart opens no link.
@@ -99,6 +101,7 @@ impl CutTable {
             ports,
             renewal: renewal.unwrap_or(tried),
             active: Vec::new(),
+            guard: None,
             next_generation: 1,
             installed: false,
         })
@@ -110,19 +113,25 @@ impl CutTable {
 
     /// Makes exactly these cuts active, each for its lease from now on. One transaction; on an error nothing has changed.
     pub fn set(&mut self, cuts: &[Cut]) -> Result<Changed, CutError> {
+        self.set_guarded(cuts, None)
+    }
+
+    /// As [`set`](Self::set), and makes exactly this guard active in the same transaction.
+    pub fn set_guarded(&mut self, cuts: &[Cut], guard: Option<&Guard>) -> Result<Changed, CutError> {
         let wanted = normalize(cuts)?;
-        match self.try_set(&wanted) {
+        let guard = guard.map(Guard::normalized);
+        match self.try_set(&wanted, guard.as_ref()) {
             Err(error) if self.installed && error.errno() == Some(nix::libc::ENOENT) => {
                 self.installed = false;
-                self.try_set(&wanted).map(|changed| Changed { rebuilt: true, ..changed })
+                self.try_set(&wanted, guard.as_ref()).map(|changed| Changed { rebuilt: true, ..changed })
             }
             result => result,
         }
         .map_err(|source| CutError::Kernel { what: "set the cuts", source })
     }
 
-    fn try_set(&mut self, wanted: &[Cut]) -> Result<Changed, NetlinkError> {
-        let listed = if self.installed && !self.active.is_empty() {
+    fn try_set(&mut self, wanted: &[Cut], guard: Option<&Guard>) -> Result<Changed, NetlinkError> {
+        let listed = if self.installed && (!self.active.is_empty() || self.guard.is_some()) {
             nft::list_rules(&mut self.socket, nft::TABLE)?
         } else {
             Vec::new()
@@ -132,6 +141,7 @@ impl CutTable {
         let mut changed = Changed::default();
         let mut next = Vec::with_capacity(wanted.len());
         let mut generation = self.next_generation;
+        let in_place = self.installed && self.renewal == Renewal::InPlace;
         if !self.installed {
             nft::replace_table(&mut batch, nft::TABLE, self.ports);
         }
@@ -144,7 +154,6 @@ impl CutTable {
                 changed.lapsed.push((cut.id.clone(), now - old.deadline));
             }
             let deadline = now + cut.lease;
-            let in_place = self.installed && self.renewal == Renewal::InPlace;
             if let Some(old) = old
                 && in_place
             {
@@ -161,6 +170,19 @@ impl CutTable {
                 generation += 1;
             }
         }
+        let next_guard = guard.map(|guard| {
+            if let Some(old) = self.guard.as_ref().filter(|old| in_place && old.is_renewed_by(guard)) {
+                return old.renew(&mut batch, guard.lease);
+            }
+            generation += 1;
+            ActiveGuard::create(&mut batch, guard.clone(), generation - 1)
+        });
+        if let Some(old) = &self.guard
+            && self.installed
+            && next_guard.as_ref().is_none_or(|next| next.generation != old.generation)
+        {
+            old.remove(&mut batch, &listed);
+        }
         // New rules are added before old ones go, though nobody can see the difference: it is one transaction.
         for old in &self.active {
             if self.installed && !next.iter().any(|active| active.generation == old.generation) {
@@ -174,6 +196,7 @@ impl CutTable {
         self.installed = true;
         self.next_generation = generation;
         self.active = next;
+        self.guard = next_guard;
         Ok(changed)
     }
 
@@ -183,6 +206,7 @@ impl CutTable {
         nft::clear_table(&mut batch, nft::TABLE);
         self.socket.commit(batch).map_err(|source| CutError::Kernel { what: "remove the table", source })?;
         self.active.clear();
+        self.guard = None;
         self.installed = false;
         Ok(())
     }
@@ -196,13 +220,16 @@ impl CutTable {
             .map_err(|source| CutError::Kernel { what: "list the cuts", source })?;
         let keys: BTreeSet<RuleKey> = listed.iter().map(|rule| rule.key).collect();
         let fixed = keys.iter().filter(|key| key.generation == RuleKey::FIXED).count();
+        let unguarded = self.guard.as_ref().is_some_and(|guard| !keys.contains(&guard.rule_key()));
         Ok(self
             .active
             .iter()
             .map(|active| Observed {
                 id: active.cut.id.clone(),
                 drops: active.earlier_drops + drops(&listed, active.generation),
-                rule_missing: fixed != nft::FIXED_RULES || rule_keys(active).any(|key| !keys.contains(&key)),
+                rule_missing: unguarded
+                    || fixed != nft::FIXED_RULES
+                    || rule_keys(active).any(|key| !keys.contains(&key)),
                 deadline: active.deadline,
             })
             .collect())
@@ -218,17 +245,21 @@ fn drops(listed: &[ListedRule], generation: u32) -> u64 {
     listed.iter().filter(|rule| rule.key.generation == generation).map(|rule| rule.packets).sum()
 }
 
-fn set_names(generation: u32, index: usize) -> (String, String) {
+pub(crate) fn set_names(generation: u32, index: usize) -> (String, String) {
     (format!("c{generation}.{index}.from"), format!("c{generation}.{index}.to"))
+}
+
+/// The number of a set in its transaction. Unique there: cuts and rectangles are far fewer than the room between two
+/// generations.
+pub(crate) fn set_id(generation: u32, place: usize) -> u32 {
+    generation.wrapping_mul(MAX_ADDRESSES as u32).wrapping_add(place as u32)
 }
 
 fn create(batch: &mut Batch, cut: &Cut, generation: u32) {
     for index in 0..cut.rects.len() {
         let (from, to) = set_names(generation, index);
-        // Unique in the batch: cuts and rectangles are far fewer than the room between two generations.
-        let id = generation.wrapping_mul(MAX_ADDRESSES as u32).wrapping_add(2 * index as u32);
-        nft::new_set(batch, nft::TABLE, &from, id);
-        nft::new_set(batch, nft::TABLE, &to, id.wrapping_add(1));
+        nft::new_set(batch, nft::TABLE, &from, set_id(generation, 2 * index));
+        nft::new_set(batch, nft::TABLE, &to, set_id(generation, 2 * index + 1));
         nft::cut_rule(batch, nft::TABLE, RuleKey { generation, index: index as u32 }, &from, &to);
     }
 }
@@ -242,12 +273,17 @@ fn put(batch: &mut Batch, cut: &Cut, generation: u32) {
 }
 
 fn remove(batch: &mut Batch, old: &Active, listed: &[ListedRule]) {
+    remove_generation(batch, old.generation, old.cut.rects.len(), listed);
+}
+
+/// Removes the rules of a generation and their sets, two each.
+pub(crate) fn remove_generation(batch: &mut Batch, generation: u32, rules: usize, listed: &[ListedRule]) {
     // A rule that somebody else removed is not listed, and its sets are free to go.
-    for rule in listed.iter().filter(|rule| rule.key.generation == old.generation) {
+    for rule in listed.iter().filter(|rule| rule.key.generation == generation) {
         nft::delete_rule(batch, nft::TABLE, rule.handle);
     }
-    for index in 0..old.cut.rects.len() {
-        let (from, to) = set_names(old.generation, index);
+    for index in 0..rules {
+        let (from, to) = set_names(generation, index);
         nft::delete_set(batch, nft::TABLE, &from);
         nft::delete_set(batch, nft::TABLE, &to);
     }
@@ -297,7 +333,7 @@ fn normalize(cuts: &[Cut]) -> Result<Vec<Cut>, CutError> {
     Ok(seen.into_values().collect())
 }
 
-fn sorted(addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
+pub(crate) fn sorted(addresses: &[Ipv4Addr]) -> Vec<Ipv4Addr> {
     addresses.iter().copied().collect::<BTreeSet<_>>().into_iter().collect()
 }
 

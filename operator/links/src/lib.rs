@@ -13,6 +13,7 @@ compile_error!("netsplit-links drives nf_tables and network namespaces, which on
 pub mod agent;
 pub mod cuts;
 pub mod frame;
+mod guard;
 mod model;
 mod netlink;
 mod nft;
@@ -21,4 +22,5 @@ pub mod proof;
 mod tracker;
 pub mod uplink;
 
+pub use guard::Guard;
 pub use model::{Cut, CutEvidence, CutState, PairEvidence, PeerPorts, Proof, Rect};

@@ -40,6 +40,10 @@ const KEY_TYPE_IPV4: u32 = 7;
 /// Elements in one message: its size is a 16-bit number.
 const ELEMENTS_PER_MESSAGE: usize = 1_000;
 
+/// `cmp` and `lookup` the other way round.
+const NOT_EQUAL: u32 = 1;
+const INVERTED: u32 = 1;
+
 const META_MARK: u32 = 3;
 const META_OUTPUT_NAME: u32 = 7;
 const META_NFPROTO: u32 = 15;
@@ -210,20 +214,24 @@ pub(crate) fn delete_table(batch: &mut Batch, table: &str) {
 pub(crate) fn cut_rule(batch: &mut Batch, table: &str, key: RuleKey, from: &str, to: &str) {
     rule(batch, table, CUTS_CHAIN, key, |e| {
         payload(e, NETWORK, SOURCE_ADDRESS, 4);
-        lookup(e, from);
+        lookup(e, from, 0);
         payload(e, NETWORK, DESTINATION_ADDRESS, 4);
-        lookup(e, to);
-        expression(e, "counter", |data| {
-            data.u64(1, 0).u64(2, 0);
-        });
-        expression(e, "immediate", |data| {
-            data.u32(1, REGISTER).nest(2, |value| {
-                value.bytes(1, &MARK.to_ne_bytes());
-            });
-        });
-        expression(e, "meta", |data| {
-            data.u32(2, META_MARK).u32(3, REGISTER);
-        });
+        lookup(e, to, 0);
+        count_and_mark(e);
+    });
+}
+
+/// Adds a rule that marks what comes from outside one set and goes to another. ICMP passes: routers, which are nobody's
+/// peers, tell of packet sizes and lost routes by it.
+pub(crate) fn guard_rule(batch: &mut Batch, table: &str, key: RuleKey, known: &str, to: &str) {
+    rule(batch, table, CUTS_CHAIN, key, |e| {
+        meta(e, META_L4PROTO);
+        compare(e, NOT_EQUAL, &[ICMP]);
+        payload(e, NETWORK, SOURCE_ADDRESS, 4);
+        lookup(e, known, INVERTED);
+        payload(e, NETWORK, DESTINATION_ADDRESS, 4);
+        lookup(e, to, 0);
+        count_and_mark(e);
     });
 }
 
@@ -235,8 +243,18 @@ pub(crate) fn delete_rule(batch: &mut Batch, table: &str, handle: u64) {
 
 /// Makes a set of IPv4 addresses whose elements end by themselves. `id` is unique in the batch.
 pub(crate) fn new_set(batch: &mut Batch, table: &str, name: &str, id: u32) {
+    add_set(batch, table, name, id, SET_WITH_TIMEOUT);
+}
+
+/// Makes a set of exactly these IPv4 addresses, which stay. `id` is unique in the batch.
+pub(crate) fn lasting_set(batch: &mut Batch, table: &str, name: &str, id: u32, addresses: &[Ipv4Addr]) {
+    add_set(batch, table, name, id, 0);
+    add_elements(batch, table, name, addresses, None);
+}
+
+fn add_set(batch: &mut Batch, table: &str, name: &str, id: u32, flags: u32) {
     batch.push(NEW_SET, NLM_F_CREATE, |a| {
-        a.text(1, table).text(2, name).u32(3, SET_WITH_TIMEOUT).u32(4, KEY_TYPE_IPV4).u32(5, 4).u32(10, id);
+        a.text(1, table).text(2, name).u32(3, flags).u32(4, KEY_TYPE_IPV4).u32(5, 4).u32(10, id);
     });
 }
 
@@ -254,7 +272,10 @@ pub(crate) fn put_elements(
     addresses: &[Ipv4Addr],
     lease: Duration,
 ) {
-    let lease = lease.as_millis() as u64;
+    add_elements(batch, table, set, addresses, Some(lease));
+}
+
+fn add_elements(batch: &mut Batch, table: &str, set: &str, addresses: &[Ipv4Addr], lease: Option<Duration>) {
     for chunk in addresses.chunks(ELEMENTS_PER_MESSAGE) {
         batch.push(NEW_ELEMENTS, NLM_F_CREATE, |a| {
             a.text(1, table).text(2, set).nest(3, |list| {
@@ -263,7 +284,10 @@ pub(crate) fn put_elements(
                         element.nest(1, |key| {
                             key.bytes(1, &address.octets());
                         });
-                        element.u64(4, lease).u64(5, lease);
+                        if let Some(lease) = lease {
+                            let lease = lease.as_millis() as u64;
+                            element.u64(4, lease).u64(5, lease);
+                        }
                     });
                 }
             });
@@ -371,16 +395,37 @@ fn masked(list: &mut Attributes, mask: u8) {
 }
 
 fn equals(list: &mut Attributes, value: &[u8]) {
+    compare(list, 0, value);
+}
+
+fn compare(list: &mut Attributes, operation: u32, value: &[u8]) {
     expression(list, "cmp", |data| {
-        data.u32(1, REGISTER).u32(2, 0).nest(3, |v| {
+        data.u32(1, REGISTER).u32(2, operation).nest(3, |v| {
             v.bytes(1, value);
         });
     });
 }
 
-fn lookup(list: &mut Attributes, set: &str) {
+fn lookup(list: &mut Attributes, set: &str, flags: u32) {
     expression(list, "lookup", |data| {
         data.text(1, set).u32(2, REGISTER);
+        if flags != 0 {
+            data.u32(5, flags);
+        }
+    });
+}
+
+fn count_and_mark(list: &mut Attributes) {
+    expression(list, "counter", |data| {
+        data.u64(1, 0).u64(2, 0);
+    });
+    expression(list, "immediate", |data| {
+        data.u32(1, REGISTER).nest(2, |value| {
+            value.bytes(1, &MARK.to_ne_bytes());
+        });
+    });
+    expression(list, "meta", |data| {
+        data.u32(2, META_MARK).u32(3, REGISTER);
     });
 }
 
