@@ -70,7 +70,7 @@ pub struct Options {
 }
 
 /// How often the rules are looked at when nobody asks.
-const INSPECTION: Duration = Duration::from_millis(500);
+pub(crate) const INSPECTION: Duration = Duration::from_millis(500);
 
 /// Serves requests until the other end of `control` is closed.
 pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
@@ -162,7 +162,7 @@ impl Agent {
 }
 
 /// An error and its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -17,9 +17,11 @@ mod guard;
 mod model;
 mod netlink;
 mod nft;
+pub mod pod;
 pub mod probe;
 pub mod proof;
-mod tracker;
+mod track;
+pub mod tracker;
 pub mod uplink;
 
 pub use guard::Guard;

@@ -5,31 +5,28 @@
 //! watch and pair, so one that was on its way when a watch ended is not taken for another's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::model::{Cut, PairEvidence, PeerPorts};
+use crate::{
+    model::{Cut, PairEvidence, PeerPorts},
+    track::{LEASE_MARGIN, PACKET, Sockets, Track, decode, encode, random},
+};
 
 /// The most probes of both kinds that are sent in a second.
 pub const PACKETS_PER_SECOND: u32 = 2_000;
 /// Pairs sampled of one watch.
 pub const PAIRS_PER_WATCH: usize = 256;
 /// The shortest time between two probes on one pair.
-const ROUND: Duration = Duration::from_millis(50);
+pub(crate) const ROUND: Duration = Duration::from_millis(50);
 /// Packets are sent in small bursts, so that the thread need not wake for each.
-const BURST: Duration = Duration::from_millis(20);
-/// A probe that has not arrived by now never will: the path has no queue of ours.
-const SETTLED: Duration = Duration::from_millis(200);
-/// A probe sent this shortly before the end of a lease, or later, is not counted: the clocks differ by less.
-const LEASE_MARGIN: Duration = Duration::from_millis(150);
-const MAGIC: u32 = 0x6e73_7072;
-const PACKET: usize = 28;
+pub(crate) const BURST: Duration = Duration::from_millis(20);
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -43,15 +40,24 @@ pub enum ProbeError {
     Random(#[source] io::Error),
 }
 
-#[derive(Debug)]
-struct Sockets {
-    probe: UdpSocket,
-    control: UdpSocket,
-}
-
 /// Names a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct WatchId(u32);
+pub struct WatchId(pub u32);
+
+/// Whoever can have directed links probed: one process with sockets in every node's namespace, or one that tells the agents
+/// in many pods.
+pub trait Probes {
+    /// Starts probing these pairs, until a time or until the watch ends; those with an unknown node are left out.
+    fn watch(&mut self, pairs: Vec<(Ipv4Addr, Ipv4Addr)>, until: Option<Instant>) -> WatchId;
+
+    /// Moves the end of a watch, when its lease was renewed.
+    fn extend(&mut self, id: WatchId, until: Instant);
+
+    fn end(&mut self, id: WatchId);
+
+    /// The counters of a watch's pairs, and how many sends failed.
+    fn evidence(&self, id: WatchId, now: Instant) -> (Vec<PairEvidence>, u64);
+}
 
 #[derive(Debug)]
 struct Pair {
@@ -60,43 +66,6 @@ struct Pair {
     probe: Track,
     control: Track,
     send_errors: u64,
-}
-
-/// One kind of probe on one pair.
-#[derive(Debug, Default)]
-struct Track {
-    sent: u64,
-    received: u64,
-    highest: u64,
-    /// How many had been sent at which time, of late.
-    history: VecDeque<(Instant, u64)>,
-    /// Probes from this one on were sent too late to say anything about the lease.
-    void_from: Option<u64>,
-}
-
-impl Track {
-    const HISTORY: usize = 64;
-
-    fn sent(&mut self, at: Instant) {
-        self.sent += 1;
-        if self.history.len() == Self::HISTORY {
-            self.history.pop_front();
-        }
-        self.history.push_back((at, self.sent));
-    }
-
-    fn settled(&self, now: Instant) -> u64 {
-        let settled = self.history.iter().rev().find(|(at, _)| now.duration_since(*at) >= SETTLED);
-        settled.map_or(0, |(_, sent)| *sent)
-    }
-
-    fn received(&mut self, sequence: u64) {
-        let counts = sequence > self.highest && self.void_from.is_none_or(|void| sequence < void);
-        if counts {
-            self.highest = sequence;
-            self.received += 1;
-        }
-    }
 }
 
 #[derive(Debug)]
@@ -122,16 +91,12 @@ pub struct Prober {
 
 impl Prober {
     pub fn new(ports: PeerPorts) -> Result<Self, ProbeError> {
-        let mut random = [0; 4];
-        let read = std::fs::File::open("/dev/urandom")
-            .and_then(|mut file| io::Read::read_exact(&mut file, &mut random));
-        read.map_err(ProbeError::Random)?;
         Ok(Self {
             ports,
             nodes: BTreeMap::new(),
             watches: BTreeMap::new(),
             next_watch: 1,
-            session: u32::from_ne_bytes(random),
+            session: random().map_err(ProbeError::Random)?,
             turn: 0,
         })
     }
@@ -142,12 +107,7 @@ impl Prober {
         // Sockets belong to the namespace they are opened in, whichever thread uses them later.
         let opened = std::thread::spawn(move || -> io::Result<Sockets> {
             setns(namespace, CloneFlags::CLONE_NEWNET)?;
-            let open = |port| -> io::Result<UdpSocket> {
-                let socket = UdpSocket::bind((address, port))?;
-                socket.set_nonblocking(true)?;
-                Ok(socket)
-            };
-            Ok(Sockets { probe: open(ports.probe)?, control: open(ports.control)? })
+            Sockets::open(address, ports)
         });
         let sockets = opened
             .join()
@@ -164,55 +124,6 @@ impl Prober {
     /// Every socket that probes arrive at.
     pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.nodes.values().flat_map(|sockets| [sockets.probe.as_fd(), sockets.control.as_fd()])
-    }
-
-    /// Starts probing these pairs; those with an unknown node are left out.
-    pub fn watch(&mut self, pairs: Vec<(Ipv4Addr, Ipv4Addr)>, until: Option<Instant>) -> WatchId {
-        let id = WatchId(self.next_watch);
-        self.next_watch += 1;
-        let pairs = pairs
-            .into_iter()
-            .filter(|(from, to)| self.knows(*from) && self.knows(*to))
-            .take(PAIRS_PER_WATCH)
-            .map(|(from, to)| Pair {
-                from,
-                to,
-                probe: Track::default(),
-                control: Track::default(),
-                send_errors: 0,
-            })
-            .collect();
-        self.watches.insert(id, Watch { pairs, until, next_pair: 0, round_started: None });
-        id
-    }
-
-    /// Moves the end of a watch, when its lease was renewed.
-    pub fn extend(&mut self, id: WatchId, until: Instant) {
-        if let Some(watch) = self.watches.get_mut(&id) {
-            watch.until = Some(until);
-        }
-    }
-
-    pub fn end(&mut self, id: WatchId) {
-        self.watches.remove(&id);
-    }
-
-    /// The counters of a watch's pairs, and how many sends failed.
-    pub fn evidence(&self, id: WatchId, now: Instant) -> (Vec<PairEvidence>, u64) {
-        let Some(watch) = self.watches.get(&id) else { return (Vec::new(), 0) };
-        let pairs = watch
-            .pairs
-            .iter()
-            .map(|pair| PairEvidence {
-                from: pair.from,
-                to: pair.to,
-                probes_sent: pair.probe.settled(now).max(pair.probe.received),
-                probes_received: pair.probe.received,
-                controls_sent: pair.control.settled(now).max(pair.control.received),
-                controls_received: pair.control.received,
-            })
-            .collect();
-        (pairs, watch.pairs.iter().map(|pair| pair.send_errors).sum())
     }
 
     /// When [`Self::send_due`] has something to do again; `None` when nothing is watched.
@@ -259,7 +170,7 @@ impl Prober {
             (&sockets.control, self.ports.control, &mut pair.control),
         ];
         for (socket, port, track) in kinds {
-            let packet = encode(self.session, id, index as u32, track.sent + 1);
+            let packet = encode(self.session, pair_number(id, index), track.sent + 1);
             if socket.send_to(&packet, (pair.to, port)).is_err() {
                 pair.send_errors += 1;
                 continue;
@@ -284,9 +195,10 @@ impl Prober {
                 // Bounded, so that a flood from a node cannot hold the thread; the rest is taken next time.
                 for _ in 0..1_024 {
                     let Ok((length, source)) = socket.recv_from(&mut buffer) else { break };
-                    let Some((id, index, sequence)) = decode(self.session, &buffer[..length]) else {
+                    let Some((number, sequence)) = decode(self.session, &buffer[..length]) else {
                         continue;
                     };
+                    let (id, index) = (WatchId((number >> 32) as u32), number as u32);
                     let pair =
                         self.watches.get_mut(&id).and_then(|watch| watch.pairs.get_mut(index as usize));
                     let Some(pair) = pair else { continue };
@@ -300,22 +212,56 @@ impl Prober {
     }
 }
 
-fn encode(session: u32, id: WatchId, pair: u32, sequence: u64) -> [u8; PACKET] {
-    let mut packet = [0; PACKET];
-    packet[..4].copy_from_slice(&MAGIC.to_be_bytes());
-    packet[4..8].copy_from_slice(&session.to_be_bytes());
-    packet[8..12].copy_from_slice(&id.0.to_be_bytes());
-    packet[12..16].copy_from_slice(&pair.to_be_bytes());
-    packet[16..24].copy_from_slice(&sequence.to_be_bytes());
-    packet
+impl Probes for Prober {
+    fn watch(&mut self, pairs: Vec<(Ipv4Addr, Ipv4Addr)>, until: Option<Instant>) -> WatchId {
+        let id = WatchId(self.next_watch);
+        self.next_watch += 1;
+        let pairs = pairs
+            .into_iter()
+            .filter(|(from, to)| self.knows(*from) && self.knows(*to))
+            .take(PAIRS_PER_WATCH)
+            .map(|(from, to)| Pair {
+                from,
+                to,
+                probe: Track::default(),
+                control: Track::default(),
+                send_errors: 0,
+            })
+            .collect();
+        self.watches.insert(id, Watch { pairs, until, next_pair: 0, round_started: None });
+        id
+    }
+
+    fn extend(&mut self, id: WatchId, until: Instant) {
+        if let Some(watch) = self.watches.get_mut(&id) {
+            watch.until = Some(until);
+        }
+    }
+
+    fn end(&mut self, id: WatchId) {
+        self.watches.remove(&id);
+    }
+
+    fn evidence(&self, id: WatchId, now: Instant) -> (Vec<PairEvidence>, u64) {
+        let Some(watch) = self.watches.get(&id) else { return (Vec::new(), 0) };
+        let pairs = watch
+            .pairs
+            .iter()
+            .map(|pair| PairEvidence {
+                from: pair.from,
+                to: pair.to,
+                probes_sent: pair.probe.settled(now).max(pair.probe.received),
+                probes_received: pair.probe.received,
+                controls_sent: pair.control.settled(now).max(pair.control.received),
+                controls_received: pair.control.received,
+            })
+            .collect();
+        (pairs, watch.pairs.iter().map(|pair| pair.send_errors).sum())
+    }
 }
 
-fn decode(session: u32, packet: &[u8]) -> Option<(WatchId, u32, u64)> {
-    let word = |at: usize| Some(u32::from_be_bytes(packet.get(at..at + 4)?.try_into().ok()?));
-    if packet.len() != PACKET || word(0)? != MAGIC || word(4)? != session {
-        return None;
-    }
-    Some((WatchId(word(8)?), word(12)?, u64::from(word(16)?) << 32 | u64::from(word(20)?)))
+fn pair_number(watch: WatchId, index: usize) -> u64 {
+    u64::from(watch.0) << 32 | index as u64
 }
 
 /// A sample of the cut's links in which every address of the cut occurs on each side it has, at most `limit` links.
@@ -374,32 +320,5 @@ mod tests {
         let rect = Rect { from: addresses(0..3), to: addresses(2..5) };
         let cut = Cut { id: "c".into(), rects: vec![rect], lease: Duration::from_secs(15) };
         assert_eq!(sample(&cut, PAIRS_PER_WATCH).len(), 8);
-    }
-
-    #[test]
-    fn packets_of_another_session_are_not_read() {
-        let packet = encode(7, WatchId(1), 2, 3);
-        assert_eq!(decode(7, &packet), Some((WatchId(1), 2, 3)));
-        assert_eq!(decode(8, &packet), None);
-        assert_eq!(decode(7, &packet[..PACKET - 1]), None);
-    }
-
-    #[test]
-    fn probes_sent_past_the_lease_do_not_count() {
-        let mut track = Track::default();
-        track.received(1);
-        track.void_from = Some(2);
-        track.received(2);
-        assert_eq!(track.received, 1);
-    }
-
-    #[test]
-    fn probes_on_their_way_are_not_counted_as_sent() {
-        let mut track = Track::default();
-        let start = Instant::now();
-        track.sent(start);
-        track.sent(start + SETTLED);
-        assert_eq!(track.settled(start + SETTLED), 1);
-        assert_eq!(track.settled(start + 2 * SETTLED), 2);
     }
 }

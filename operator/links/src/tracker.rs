@@ -9,7 +9,7 @@ use std::{
 use crate::{
     cuts::{Changed, Observed},
     model::{Cut, CutEvidence, CutState, PairEvidence, Proof},
-    probe::{PAIRS_PER_WATCH, Prober, WatchId, sample},
+    probe::{PAIRS_PER_WATCH, Probes, WatchId, sample},
     proof::{Facts, judge},
 };
 
@@ -43,15 +43,16 @@ struct Ended {
     cut: Cut,
 }
 
+/// All cuts of one network.
 #[derive(Debug, Default)]
-pub(crate) struct Tracker {
+pub struct Tracker {
     active: Vec<Tracked>,
     ended: VecDeque<Ended>,
 }
 
 impl Tracker {
     /// Follows a change of the desired cuts that the kernel has just made.
-    pub(crate) fn changed(&mut self, prober: &mut Prober, cuts: &[Cut], changed: &Changed, now: Instant) {
+    pub fn changed(&mut self, prober: &mut impl Probes, cuts: &[Cut], changed: &Changed, now: Instant) {
         let (kept, gone): (Vec<_>, Vec<_>) =
             self.active.drain(..).partition(|tracked| !changed.ended.contains(&tracked.cut.id));
         self.active = kept;
@@ -92,7 +93,7 @@ impl Tracker {
     }
 
     /// Keeps a cut's last evidence, and starts to probe whether its links are open.
-    fn retire(&mut self, prober: &mut Prober, tracked: Tracked, now: Instant) {
+    fn retire(&mut self, prober: &mut impl Probes, tracked: Tracked, now: Instant) {
         let mut evidence = tracked.evidence(prober, now);
         prober.end(tracked.watch);
         let healing = if evidence.state == CutState::LeaseEnded {
@@ -117,7 +118,7 @@ impl Tracker {
     }
 
     /// A new cut over links that are being confirmed open takes them out of that.
-    fn stop_shadowed_healing(&mut self, prober: &mut Prober) {
+    fn stop_shadowed_healing(&mut self, prober: &mut impl Probes) {
         let active = &self.active;
         let covered = |from, to| active.iter().any(|tracked| tracked.cut.covers(from, to));
         for ended in &mut self.ended {
@@ -131,8 +132,22 @@ impl Tracker {
         }
     }
 
+    /// Notes that a cut names other addresses than before, because a node has moved. Gives the watch that is to follow.
+    pub fn moved(&mut self, cut: &Cut) -> Option<WatchId> {
+        let tracked = self.active.iter_mut().find(|tracked| tracked.cut.id == cut.id)?;
+        tracked.cut.rects.clone_from(&cut.rects);
+        Some(tracked.watch)
+    }
+
+    /// Notes why an active cut was not in force all the time.
+    pub fn interrupted(&mut self, id: &str, sentence: String) {
+        if let Some(tracked) = self.active.iter_mut().find(|tracked| tracked.cut.id == id) {
+            tracked.interrupt(sentence);
+        }
+    }
+
     /// Notes the cuts whose lease has ended.
-    pub(crate) fn expire(&mut self, prober: &mut Prober, now: Instant) {
+    pub fn expire(&mut self, prober: &mut impl Probes, now: Instant) {
         for tracked in &mut self.active {
             if !tracked.lapsed && now >= tracked.deadline {
                 tracked.lapsed = true;
@@ -159,7 +174,8 @@ impl Tracker {
         }
     }
 
-    pub(crate) fn observed(&mut self, prober: &mut Prober, observed: &[Observed], now: Instant) {
+    /// Takes what the kernel holds of the active cuts.
+    pub fn observed(&mut self, prober: &mut impl Probes, observed: &[Observed], now: Instant) {
         for found in observed {
             if let Some(tracked) = self.active.iter_mut().find(|tracked| tracked.cut.id == found.id) {
                 tracked.drops = found.drops;
@@ -172,13 +188,15 @@ impl Tracker {
         self.expire(prober, now);
     }
 
-    pub(crate) fn unobserved(&mut self, problem: &str) {
+    /// Notes that nothing could be read from the kernel.
+    pub fn unobserved(&mut self, problem: &str) {
         for tracked in &mut self.active {
             tracked.problem(problem.to_owned());
         }
     }
 
-    pub(crate) fn evidence(&self, prober: &Prober, now: Instant) -> Vec<CutEvidence> {
+    /// One entry per active cut and per cut that ended recently, these first.
+    pub fn evidence(&self, prober: &impl Probes, now: Instant) -> Vec<CutEvidence> {
         let ended = self.ended.iter().map(|ended| ended.evidence.clone());
         ended.chain(self.active.iter().map(|tracked| tracked.evidence(prober, now))).collect()
     }
@@ -189,7 +207,7 @@ fn is_open(pair: &PairEvidence) -> bool {
 }
 
 impl Tracked {
-    fn evidence(&self, prober: &Prober, now: Instant) -> CutEvidence {
+    fn evidence(&self, prober: &impl Probes, now: Instant) -> CutEvidence {
         let (pairs, send_errors) = prober.evidence(self.watch, now);
         let state = if self.lapsed { CutState::LeaseEnded } else { CutState::Active };
         let proof = judge(&Facts {
