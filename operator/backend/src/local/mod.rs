@@ -17,11 +17,10 @@ mod logs;
 mod namespaces;
 mod network;
 mod process;
-mod rpc;
+pub(crate) mod rpc;
 mod spawn;
 mod supervisor;
 mod topology;
-mod translate;
 mod uplink;
 mod wire;
 

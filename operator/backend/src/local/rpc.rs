@@ -14,7 +14,7 @@ use tokio::{
 
 /// One end of a message socket; any task may send, one receives.
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(crate) struct Channel {
     socket: AsyncFd<OwnedFd>,
     /// Held for a whole message, so that the packets of two are not mixed.
     sending: Mutex<()>,
@@ -26,7 +26,7 @@ impl Channel {
         deprecated,
         reason = "its replacement is unsafe for the sake of types that lie about their descriptor; `OwnedFd` does not"
     )]
-    pub(super) fn new(socket: OwnedFd) -> io::Result<Self> {
+    pub(crate) fn new(socket: OwnedFd) -> io::Result<Self> {
         let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
         fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -34,7 +34,7 @@ impl Channel {
     }
 
     /// Sends a message. Dropped half-way it leaves the message torn: callers that may be cancelled send from a task.
-    pub(super) async fn send(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
+    pub(crate) async fn send(&self, message: &[u8], fds: &[OwnedFd]) -> io::Result<()> {
         let mut packets = Packets::new(message)?;
         let _sending = self.sending.lock().await;
         loop {
@@ -52,7 +52,7 @@ impl Channel {
     }
 
     /// Receives a message; `None` when the other end is closed. Cancelling loses nothing: the pieces stay in `assembly`.
-    pub(super) async fn receive(&self, assembly: &mut Assembly) -> io::Result<Option<Frame>> {
+    pub(crate) async fn receive(&self, assembly: &mut Assembly) -> io::Result<Option<Frame>> {
         loop {
             let received = self
                 .socket

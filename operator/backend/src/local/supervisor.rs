@@ -26,7 +26,6 @@ use super::{
     client::{Client, io_error, locked, unexpected},
     network::{MAX_NODES, Network},
     rpc::Channel,
-    translate::{Names, cut_evidence},
     uplink,
     wire::{Hello, NodeSpec, Request, Response},
 };
@@ -34,6 +33,7 @@ use crate::backend::{
     Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, NodeArtifacts, NodePlace,
     NodeSignal, NodeStatus, NodeStream,
 };
+use crate::translate::{Names, cut_evidence};
 
 /// How long the inner process may take to enter its namespaces.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);

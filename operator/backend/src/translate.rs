@@ -8,13 +8,13 @@ use crate::backend::{BackendError, CutEvidence, CutRequest, PairEvidence};
 
 /// Which node has which address.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(crate) struct Names {
     addresses: BTreeMap<String, Ipv4Addr>,
     names: BTreeMap<Ipv4Addr, String>,
 }
 
 impl Names {
-    pub(super) fn new(nodes: impl Iterator<Item = (String, Ipv4Addr)>) -> Self {
+    pub(crate) fn new(nodes: impl Iterator<Item = (String, Ipv4Addr)>) -> Self {
         let mut names = Self::default();
         for (name, address) in nodes {
             names.names.insert(address, name.clone());
@@ -23,11 +23,11 @@ impl Names {
         names
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.addresses.len()
     }
 
-    pub(super) fn address(&self, node: &str) -> Result<Ipv4Addr, BackendError> {
+    pub(crate) fn address(&self, node: &str) -> Result<Ipv4Addr, BackendError> {
         self.addresses.get(node).copied().ok_or_else(|| BackendError::UnknownNode(node.to_owned()))
     }
 
@@ -35,7 +35,7 @@ impl Names {
         self.names.get(&address).cloned().unwrap_or_else(|| address.to_string())
     }
 
-    pub(super) fn cut(&self, request: &CutRequest) -> Result<Cut, BackendError> {
+    pub(crate) fn cut(&self, request: &CutRequest) -> Result<Cut, BackendError> {
         let all =
             |nodes: &[String]| nodes.iter().map(|node| self.address(node)).collect::<Result<Vec<_>, _>>();
         let rects = request
@@ -55,7 +55,7 @@ impl Names {
     }
 }
 
-pub(super) fn cut_evidence(evidence: netsplit_links::CutEvidence, names: &Names) -> CutEvidence {
+pub(crate) fn cut_evidence(evidence: netsplit_links::CutEvidence, names: &Names) -> CutEvidence {
     use netsplit_links::Proof;
     CutEvidence {
         id: evidence.id,

@@ -1,0 +1,78 @@
+//! The thread that owns the kernel's rules and the probes.
+
+use std::{io, time::Duration};
+
+use netsplit_links::{
+    frame::{self, Assembly},
+    pod::{self, PodAgent, Request, Response},
+};
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::local::rpc::Channel;
+
+/// A thread that does not answer for so long hangs.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Hands requests to the thread, one at a time.
+#[derive(Debug)]
+pub(super) struct Links {
+    channel: Channel,
+    assembly: Assembly,
+}
+
+#[derive(Debug)]
+pub(super) enum StartError {
+    /// The kernel or the container does not allow it; the sentence says what.
+    Unable(String),
+    Thread(io::Error),
+}
+
+impl Links {
+    pub(super) async fn start(options: pod::Options) -> Result<Self, StartError> {
+        let (ours, theirs) = frame::pair().map_err(StartError::Thread)?;
+        let (opened, open) = oneshot::channel();
+        let work = move || match PodAgent::open(options) {
+            Ok(agent) => {
+                drop(opened.send(Ok(())));
+                // The other end sees the socket close.
+                if let Err(error) = agent.run(&theirs) {
+                    tracing::error!(error = sentence(&error), "the link agent's thread ends");
+                }
+            }
+            Err(error) => drop(opened.send(Err(sentence(&error)))),
+        };
+        std::thread::Builder::new().name("links".to_owned()).spawn(work).map_err(StartError::Thread)?;
+        match open.await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => return Err(StartError::Unable(why)),
+            Err(_) => return Err(StartError::Unable("its thread ended at once".to_owned())),
+        }
+        let channel = Channel::new(ours).map_err(StartError::Thread)?;
+        Ok(Self { channel, assembly: Assembly::default() })
+    }
+
+    /// Asks the thread; an error means that it is of no use any more.
+    pub(super) async fn ask(&mut self, request: &Request) -> Result<Response, String> {
+        let exchange = async {
+            let bytes = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+            self.channel.send(&bytes, &[]).await.map_err(|error| error.to_string())?;
+            let frame = self.channel.receive(&mut self.assembly).await.map_err(|error| error.to_string())?;
+            let frame = frame.ok_or("it is gone")?;
+            serde_json::from_slice(&frame.bytes).map_err(|error| error.to_string())
+        };
+        timeout(ANSWER_TIMEOUT, exchange)
+            .await
+            .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
+    }
+}
+
+/// An error and its causes in one sentence.
+pub(super) fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

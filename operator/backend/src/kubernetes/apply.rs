@@ -1,0 +1,111 @@
+//! Hands rendered objects to the API server.
+
+use std::{collections::BTreeSet, fmt::Debug};
+
+use futures::future::try_join_all;
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Secret, Service},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt as _,
+    api::{DeleteParams, ListParams, Patch, PatchParams},
+};
+use serde::{Serialize, de::DeserializeOwned};
+
+use super::{
+    config::{GROUP_LABEL, MANAGER, TESTNET_LABEL},
+    render::Objects,
+};
+use crate::backend::BackendError;
+
+/// What the API server has after an [`apply`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Applied {
+    /// As they are now, with their status; one a group.
+    pub stateful_sets: Vec<StatefulSet>,
+    /// `Kind/name` of objects of groups that are gone.
+    pub deleted: Vec<String>,
+}
+
+/// Server-side apply, as field manager `netsplit`: fields that others own are taken from them. Safe to repeat; groups that
+/// are no longer rendered are deleted.
+pub async fn apply(client: &Client, objects: &Objects) -> Result<Applied, BackendError> {
+    let Some(namespace) = objects.service.namespace() else {
+        return Err(BackendError::Invalid("the objects of a testnet name no namespace".to_owned()));
+    };
+    let services: Api<Service> = Api::namespaced(client.clone(), &namespace);
+    let config_maps: Api<ConfigMap> = Api::namespaced(client.clone(), &namespace);
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), &namespace);
+    let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
+
+    // Everything that pods mount is there before the first pod.
+    tokio::try_join!(
+        put(&services, &objects.service),
+        put(&config_maps, &objects.config_map),
+        try_join_all(objects.secrets.iter().map(|secret| put(&secrets, secret))),
+    )?;
+    let stateful_sets = try_join_all(objects.stateful_sets.iter().map(|set| put(&sets, set))).await?;
+
+    let testnet = objects.service.name_any();
+    let mut deleted = delete_orphans(&sets, &testnet, &objects.stateful_sets).await?;
+    deleted.extend(delete_orphans(&secrets, &testnet, &objects.secrets).await?);
+    Ok(Applied { stateful_sets, deleted })
+}
+
+async fn put<K>(api: &Api<K>, object: &K) -> Result<K, BackendError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned,
+{
+    let name = object.name_any();
+    let params = PatchParams::apply(MANAGER).force();
+    api.patch(&name, &params, &Patch::Apply(object))
+        .await
+        .map_err(|error| api_error(format!("apply the {} {name}", K::kind(&())), error))
+}
+
+/// Deletes what carries this testnet's and some group's label and is not among the rendered.
+async fn delete_orphans<K>(api: &Api<K>, testnet: &str, kept: &[K]) -> Result<Vec<String>, BackendError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    let kept: BTreeSet<String> = kept.iter().map(kube::ResourceExt::name_any).collect();
+    let kind = K::kind(&());
+    let ours = ListParams::default().labels(&format!("{TESTNET_LABEL}={testnet},{GROUP_LABEL}"));
+    let found =
+        api.list_metadata(&ours).await.map_err(|error| api_error(format!("list every {kind}"), error))?;
+    let mut deleted = Vec::new();
+    for name in found.items.iter().map(kube::ResourceExt::name_any).filter(|name| !kept.contains(name)) {
+        delete(api, &name, &DeleteParams::background()).await?;
+        deleted.push(format!("{kind}/{name}"));
+    }
+    Ok(deleted)
+}
+
+/// Deletes an object; one that is gone already is fine.
+pub(super) async fn delete<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<(), BackendError>
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned,
+{
+    match api.delete(name, params).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        result => {
+            result.map(drop).map_err(|error| api_error(format!("delete the {} {name}", K::kind(&())), error))
+        }
+    }
+}
+
+/// Which of our errors an error of the API server is.
+pub(super) fn api_error(what: String, error: kube::Error) -> BackendError {
+    match &error {
+        kube::Error::Api(status) => {
+            let sentence = format!("cannot {what}: {}", status.message);
+            match status.code {
+                400 | 422 => BackendError::Invalid(sentence),
+                401 | 403 => BackendError::Refused(sentence),
+                _ => BackendError::Failed(sentence),
+            }
+        }
+        _ => BackendError::Io { what, source: std::io::Error::other(error) },
+    }
+}

@@ -1,0 +1,232 @@
+//! The [`Backend`] of a testnet on a cluster.
+
+mod pods;
+
+use std::{
+    net::{IpAddr, Ipv4Addr},
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Pod, Secret, Service},
+};
+use kube::{Api, Client, api::DeleteParams};
+use tokio::{net::TcpStream, sync::watch, time::timeout};
+use tokio_util::task::AbortOnDropHandle;
+
+use self::pods::Pods;
+use super::{
+    apply::{Applied, apply, delete},
+    config::KubernetesConfig,
+    render::render,
+    tables::{AgentStatus, TableHub, TestnetLinks},
+};
+use crate::backend::{
+    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, NodeArtifacts, NodePlace,
+    NodeSignal, NodeStatus, NodeStream,
+};
+
+/// The folder that a node's files are in.
+const NODE_FOLDER: &str = "/netsplit";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// One testnet. Dropping it forgets the testnet here and leaves its objects as they are: they belong to the Testnet object.
+pub struct KubernetesBackend {
+    client: Client,
+    config: Mutex<KubernetesConfig>,
+    links: Option<Arc<TestnetLinks>>,
+    pods: watch::Receiver<Pods>,
+    config_changed: watch::Sender<KubernetesConfig>,
+    _watch: AbortOnDropHandle<()>,
+}
+
+impl std::fmt::Debug for KubernetesBackend {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubernetesBackend").field("testnet", &self.config().testnet).finish_non_exhaustive()
+    }
+}
+
+impl KubernetesBackend {
+    /// Takes the testnet into the hub and follows its pods; needs a running runtime. Its agents get no table before
+    /// [`set_cuts`](Backend::set_cuts) is called: a new leader calls it with the cuts that its predecessor had, or with none.
+    pub fn new(client: Client, config: KubernetesConfig, hub: &Arc<TableHub>) -> Result<Self, BackendError> {
+        let links = if config.faults {
+            Some(Arc::new(hub.testnet(&config.namespace, &config.testnet)?))
+        } else {
+            None
+        };
+        let (config_changed, configs) = watch::channel(config.clone());
+        let (seen, pods) = watch::channel(Pods::default());
+        let follow = pods::follow(client.clone(), configs, links.clone(), seen);
+        Ok(Self {
+            client,
+            config: Mutex::new(config),
+            links,
+            pods,
+            config_changed,
+            _watch: AbortOnDropHandle::new(tokio::spawn(follow)),
+        })
+    }
+
+    fn config(&self) -> KubernetesConfig {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Renders the nodes under another configuration (scale, images, storage) and applies what changed.
+    pub async fn update(
+        &self,
+        config: KubernetesConfig,
+        nodes: &[NodeArtifacts],
+    ) -> Result<Applied, BackendError> {
+        if config.faults != self.links.is_some() {
+            return Err(BackendError::Invalid("faults are on or off for a testnet's whole life".to_owned()));
+        }
+        let objects = render(&config, nodes).map_err(|error| BackendError::Invalid(error.to_string()))?;
+        *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
+        self.config_changed.send_replace(config);
+        apply(&self.client, &objects).await
+    }
+
+    /// Every node's link agent; empty without faults.
+    pub fn agents(&self) -> Result<Vec<AgentStatus>, BackendError> {
+        self.links.as_ref().map_or_else(|| Ok(Vec::new()), |links| links.agents())
+    }
+
+    /// Changes whenever a pod does.
+    pub fn changes(&self) -> watch::Receiver<Pods> {
+        self.pods.clone()
+    }
+
+    fn links(&self) -> Result<&TestnetLinks, BackendError> {
+        self.links.as_deref().ok_or_else(|| {
+            let sentence =
+                "this testnet has `faults: off`: its pods hold no link agent, so no link can be cut";
+            BackendError::Refused(sentence.to_owned())
+        })
+    }
+
+    fn pod_api(&self) -> Api<Pod> {
+        Api::namespaced(self.client.clone(), &self.config().namespace)
+    }
+
+    /// Deletes a node's pod; its StatefulSet makes another one with the same name and data.
+    async fn replace(&self, node: &str, params: &DeleteParams) -> Result<(), BackendError> {
+        let config = self.config();
+        config.known(node)?;
+        delete(&self.pod_api(), &config.pod_name(node), params).await
+    }
+}
+
+#[async_trait]
+impl Backend for KubernetesBackend {
+    /// Addresses are not known before the pods run: nodes call each other by [`KubernetesConfig::host`].
+    fn places(&self, nodes: &[String]) -> Result<Vec<NodePlace>, BackendError> {
+        let config = self.config();
+        let place = |node: &String| {
+            config.known(node)?;
+            Ok(NodePlace {
+                name: node.clone(),
+                address: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                directory: PathBuf::from(NODE_FOLDER),
+            })
+        };
+        nodes.iter().map(place).collect()
+    }
+
+    /// Applies all objects; safe to repeat.
+    async fn start(&self, nodes: Vec<NodeArtifacts>) -> Result<(), BackendError> {
+        self.update(self.config(), &nodes).await.map(drop)
+    }
+
+    async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError> {
+        // The first listing tells what is there; without it every node would seem to be missing.
+        let mut pods = self.pods.clone();
+        let listed = timeout(CONNECT_TIMEOUT, pods.wait_for(|pods| pods.listed)).await;
+        let pods = match listed {
+            Ok(Ok(pods)) => pods.clone(),
+            Ok(Err(_)) => return Err(BackendError::Gone("the pods are not followed any more".to_owned())),
+            Err(_) => return Err(BackendError::Failed("the API server does not list the pods".to_owned())),
+        };
+        Ok(pods.statuses(&self.config()))
+    }
+
+    async fn connect(&self, node: &str, port: u16) -> Result<NodeStream, BackendError> {
+        self.config().known(node)?;
+        let failed = |source| BackendError::Connect { node: node.to_owned(), port, source };
+        let address = self.pods.borrow().address(&self.config().pod_name(node));
+        let address = address.ok_or_else(|| failed(std::io::ErrorKind::AddrNotAvailable.into()))?;
+        let stream = timeout(CONNECT_TIMEOUT, TcpStream::connect((address, port)))
+            .await
+            .map_err(|_| failed(std::io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
+        stream.set_nodelay(true).map_err(failed)?;
+        Ok(Box::new(stream))
+    }
+
+    async fn set_cuts(&self, cuts: Vec<CutRequest>) -> Result<(), BackendError> {
+        match &self.links {
+            None if cuts.is_empty() => Ok(()),
+            _ => self.links()?.set_cuts(cuts).await,
+        }
+    }
+
+    async fn renew(&self) -> Result<(), BackendError> {
+        self.links()?.renew()
+    }
+
+    async fn evidence(&self) -> Result<Vec<CutEvidence>, BackendError> {
+        self.links.as_ref().map_or_else(|| Ok(Vec::new()), |links| links.evidence())
+    }
+
+    async fn exec(
+        &self,
+        node: &str,
+        _argv: Vec<String>,
+        _stdio: ExecStdio,
+    ) -> Result<ExecExit, BackendError> {
+        let config = self.config();
+        config.known(node)?;
+        Err(BackendError::Refused(format!(
+            "use: kubectl exec -n {} {} -c node -- COMMAND",
+            config.namespace,
+            config.pod_name(node)
+        )))
+    }
+
+    async fn signal(&self, node: &str, signal: NodeSignal) -> Result<(), BackendError> {
+        match signal {
+            // A crash of the whole pod, agent included.
+            NodeSignal::Kill => self.replace(node, &DeleteParams::default().grace_period(0)).await,
+            NodeSignal::Terminate => self.replace(node, &DeleteParams::default()).await,
+            NodeSignal::Pause | NodeSignal::Resume => Err(BackendError::Refused(
+                "a node in a pod cannot be paused: its agent may only change the pod's network".to_owned(),
+            )),
+        }
+    }
+
+    async fn restart(&self, node: &str) -> Result<(), BackendError> {
+        self.replace(node, &DeleteParams::default()).await
+    }
+
+    /// Deletes what [`start`](Backend::start) applied. Pods end in their own time.
+    async fn stop(&self) -> Result<(), BackendError> {
+        let config = self.config();
+        let namespace = &config.namespace;
+        let background = DeleteParams::background();
+        let sets: Api<StatefulSet> = Api::namespaced(self.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        for group in &config.groups {
+            let name = config.set_name(&group.name);
+            delete(&sets, &name, &background).await?;
+            delete(&secrets, &name, &background).await?;
+        }
+        let services: Api<Service> = Api::namespaced(self.client.clone(), namespace);
+        let config_maps: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
+        delete(&services, &config.testnet, &background).await?;
+        delete(&config_maps, &config.testnet, &background).await
+    }
+}

@@ -1,0 +1,24 @@
+//! A testnet on Kubernetes: a StatefulSet a group, and in each pod a link agent beside the node.
+//!
+//! * [`render`](render()): pure, from files and names to typed objects; [`apply`](apply()) hands them to the API server.
+//! * [`TableHub`]: serves link tables to the agents of all testnets and merges their reports into evidence.
+//! * [`KubernetesBackend`]: the [`Backend`](crate::Backend) over both.
+//! * [`agent`]: what runs in the pods.
+
+pub mod agent;
+mod apply;
+mod backend;
+mod config;
+mod render;
+pub mod tables;
+mod tls;
+
+pub use apply::{Applied, apply};
+pub use backend::KubernetesBackend;
+pub use config::{
+    AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KubernetesConfig, NODE_CONTAINER, NodePorts,
+    TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,
+};
+pub use render::{Objects, RenderError, render};
+pub use tables::{PodIdentity, ReviewError, TableHub, TokenReviewer};
+pub use tls::TablesTls;
