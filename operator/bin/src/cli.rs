@@ -67,6 +67,9 @@ pub enum Command {
     /// The link agent (started by `__inner`)
     #[command(hide = true)]
     Agent,
+    /// The link agent of a pod (started by Kubernetes)
+    #[command(name = netsplit_backend::kubernetes::agent::COMMAND, hide = true)]
+    PodAgent(crate::pod_agent::PodAgentArgs),
 }
 
 /// Which testnet is meant.

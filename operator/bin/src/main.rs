@@ -11,6 +11,7 @@ mod outcome;
 mod outer;
 mod paths;
 mod pipe;
+mod pod_agent;
 mod problem;
 mod table;
 mod units;
@@ -48,6 +49,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             log_to_stderr();
             runtime()?.block_on(outer::run(&dir))?;
         }
+        Command::PodAgent(args) => {
+            log_to_stderr();
+            runtime()?.block_on(pod_agent::run(args))?;
+        }
         command => {
             pipe::end_when_closed()?;
             return runtime()?.block_on(dispatch_async(command));
@@ -75,7 +80,7 @@ async fn dispatch_async(command: Command) -> Result<ExitCode> {
         Command::Logs(args) => commands::logs::run(&args).await?,
         Command::Down(args) => commands::down::run(&args).await?,
         Command::Init(args) => commands::init::run(&args)?,
-        Command::Outer { .. } | Command::Inner | Command::Agent => {
+        Command::Outer { .. } | Command::Inner | Command::Agent | Command::PodAgent(_) => {
             unreachable!("dispatched before the runtime starts")
         }
     }
