@@ -18,7 +18,7 @@ use kube::{Api, Client, api::DeleteParams};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::pods::Pods;
+pub use self::pods::Pods;
 use super::{
     apply::{Applied, apply, delete},
     config::KubernetesConfig,
@@ -33,6 +33,7 @@ use crate::backend::{
 /// The folder that a node's files are in.
 const NODE_FOLDER: &str = "/netsplit";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// One testnet. Dropping it forgets the testnet here and leaves its objects as they are: they belong to the Testnet object.
 pub struct KubernetesBackend {
@@ -55,7 +56,10 @@ impl KubernetesBackend {
     /// [`set_cuts`](Backend::set_cuts) is called: a new leader calls it with the cuts that its predecessor had, or with none.
     pub fn new(client: Client, config: KubernetesConfig, hub: &Arc<TableHub>) -> Result<Self, BackendError> {
         let links = if config.faults {
-            Some(Arc::new(hub.testnet(&config.namespace, &config.testnet)?))
+            let links = hub.testnet(&config.namespace, &config.testnet)?;
+            // Its nodes are known by name before any pod is.
+            links.set_members(Pods::default().members(&config))?;
+            Some(Arc::new(links))
         } else {
             None
         };
@@ -109,6 +113,16 @@ impl KubernetesBackend {
         })
     }
 
+    /// The pods, once all that were there at first are known: without them every node would seem to be missing.
+    async fn listed(&self) -> Result<Pods, BackendError> {
+        let mut pods = self.pods.clone();
+        match timeout(LIST_TIMEOUT, pods.wait_for(|pods| pods.listed)).await {
+            Ok(Ok(pods)) => Ok(pods.clone()),
+            Ok(Err(_)) => Err(BackendError::Gone("the pods are not followed any more".to_owned())),
+            Err(_) => Err(BackendError::Failed("the API server does not list the pods".to_owned())),
+        }
+    }
+
     fn pod_api(&self) -> Api<Pod> {
         Api::namespaced(self.client.clone(), &self.config().namespace)
     }
@@ -143,15 +157,7 @@ impl Backend for KubernetesBackend {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError> {
-        // The first listing tells what is there; without it every node would seem to be missing.
-        let mut pods = self.pods.clone();
-        let listed = timeout(CONNECT_TIMEOUT, pods.wait_for(|pods| pods.listed)).await;
-        let pods = match listed {
-            Ok(Ok(pods)) => pods.clone(),
-            Ok(Err(_)) => return Err(BackendError::Gone("the pods are not followed any more".to_owned())),
-            Err(_) => return Err(BackendError::Failed("the API server does not list the pods".to_owned())),
-        };
-        Ok(pods.statuses(&self.config()))
+        Ok(self.listed().await?.statuses(&self.config()))
     }
 
     async fn connect(&self, node: &str, port: u16) -> Result<NodeStream, BackendError> {
@@ -170,7 +176,12 @@ impl Backend for KubernetesBackend {
     async fn set_cuts(&self, cuts: Vec<CutRequest>) -> Result<(), BackendError> {
         match &self.links {
             None if cuts.is_empty() => Ok(()),
-            _ => self.links()?.set_cuts(cuts).await,
+            None => self.links().map(drop),
+            Some(links) => {
+                // Which agents have to confirm is told by which pods run.
+                self.listed().await?;
+                links.set_cuts(cuts).await
+            }
         }
     }
 

@@ -14,11 +14,11 @@ pub mod tables;
 mod tls;
 
 pub use apply::{Applied, apply};
-pub use backend::KubernetesBackend;
+pub use backend::{KubernetesBackend, Pods};
 pub use config::{
     AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KubernetesConfig, NODE_CONTAINER, NodePorts,
     TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,
 };
 pub use render::{Objects, RenderError, render};
-pub use tables::{PodIdentity, ReviewError, TableHub, TokenReviewer};
+pub use tables::{AgentStatus, ApiReviewer, PodIdentity, ReviewError, TableHub, TokenReviewer};
 pub use tls::TablesTls;

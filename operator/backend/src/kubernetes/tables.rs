@@ -29,7 +29,8 @@ pub use self::{
 use crate::backend::{BackendError, CutEvidence, CutRequest};
 
 /// Agents that do not confirm a new cut within this time do not have it.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(3);
+/// After a change of leaders they first have to find the new one.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Namespace and name of a testnet.
 type Key = (String, String);

@@ -106,7 +106,7 @@ impl Pods {
             .collect()
     }
 
-    fn members(&self, config: &KubernetesConfig) -> Vec<Member> {
+    pub(super) fn members(&self, config: &KubernetesConfig) -> Vec<Member> {
         config
             .node_names()
             .map(|node| {
