@@ -28,6 +28,8 @@ pub(crate) fn run(arguments: &[String]) -> Option<ExitCode> {
         "echo" => echo(),
         "clear" => clear(word(2)),
         "renewals" => renewals(),
+        "tables" => super::pods::tables(),
+        "pod-agent" => super::pods::agent(&arguments[2..]),
         "outer" => super::lab::outer(word(2)),
         "rootless" => super::scenarios::rootless_child(word(2)),
         _ => return None,

@@ -7,6 +7,7 @@
 
 mod helper;
 mod lab;
+mod pods;
 mod scenarios;
 
 use std::{panic::AssertUnwindSafe, process::ExitCode, time::Instant};

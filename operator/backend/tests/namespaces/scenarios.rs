@@ -20,7 +20,15 @@ use nix::{
 };
 use tokio::io::AsyncReadExt;
 
-use crate::lab::{Lab, artifacts, config, exe, holders, is_alive, network, until};
+use crate::{
+    lab::{Lab, artifacts, config, exe, holders, is_alive, network, until},
+    pods::{
+        a_cut_that_an_agent_does_not_confirm_is_taken_back,
+        a_later_leader_takes_over_and_an_earlier_one_is_refused,
+        a_replaced_pod_is_cut_before_its_first_packet, cuts_of_pods_end_with_their_lease,
+        pods_are_cut_proven_and_healed, rules_flushed_in_a_pod_are_noticed,
+    },
+};
 
 type Scenario = fn() -> Pin<Box<dyn Future<Output = ()>>>;
 
@@ -48,6 +56,13 @@ scenarios![
     as_root_nodes_answer_this_machine_and_begin_nothing,
     impossible_requests_are_refused,
     the_doctor_is_content,
+    an_agent_takes_no_older_table,
+    pods_are_cut_proven_and_healed,
+    cuts_of_pods_end_with_their_lease,
+    a_later_leader_takes_over_and_an_earlier_one_is_refused,
+    rules_flushed_in_a_pod_are_noticed,
+    a_replaced_pod_is_cut_before_its_first_packet,
+    a_cut_that_an_agent_does_not_confirm_is_taken_back,
 ];
 
 const LONG: Duration = Duration::from_secs(15);
@@ -161,6 +176,11 @@ async fn both_kinds_of_renewal_keep_a_cut() {
     // A node that has ended leaves its network, with the peer port free.
     let lab = Lab::with(1, &["exit", "0"]).await;
     assert_eq!(lab.run(0, &["renewals"]).await, Some(0));
+}
+
+async fn an_agent_takes_no_older_table() {
+    let lab = Lab::with(1, &["exit", "0"]).await;
+    assert_eq!(lab.run(0, &["tables"]).await, Some(0));
 }
 
 async fn a_killed_agent_comes_back_and_the_cut_stays() {

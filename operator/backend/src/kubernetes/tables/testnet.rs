@@ -579,3 +579,6 @@ impl TestnetState {
         self.desired.iter().filter_map(cut).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;
