@@ -13,6 +13,7 @@ mod paths;
 mod pipe;
 mod pod_agent;
 mod problem;
+mod session;
 mod table;
 mod units;
 

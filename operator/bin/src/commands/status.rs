@@ -4,7 +4,7 @@ use anyhow::Result;
 use netsplit_proto::control::{Fault, Testnet};
 use serde_json::{Value, json};
 
-use crate::{cli::StatusArgs, client, outer::unix_ms, table};
+use crate::{cli::StatusArgs, client, session::unix_ms, table};
 
 pub async fn run(args: &StatusArgs) -> Result<()> {
     if args.testnet.testnet.is_none() && !args.json {

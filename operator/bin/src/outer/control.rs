@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result};
 use futures::Stream;
 use netsplit_proto::control::{
     AddFaultRequest, DownRequest, DownResponse, ExperimentEvent, Fault, GetTestnetRequest, HealRequest,
-    HealResponse, LoadProgress, RestartRequest, RestartResponse, RunExperimentRequest, RunLoadRequest,
-    Testnet as TestnetState, WatchTestnetRequest,
+    HealResponse, LoadProgress as ControlLoadProgress, RestartRequest, RestartResponse, RunExperimentRequest,
+    RunLoadRequest, Testnet as TestnetState, WatchTestnetRequest,
     control_server::{Control, ControlServer},
 };
 use netsplit_spec::Document;
@@ -16,11 +16,14 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    experiment, faults, selector,
+    experiment, load, selector,
     shutdown::Shutdown,
     testnet::{self, Testnet},
 };
-use crate::{documents, nearest};
+use crate::{
+    documents, nearest,
+    session::{LoadProgress, faults},
+};
 
 /// How often a watcher is told of a change.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
@@ -100,11 +103,11 @@ impl Control for Service {
     async fn add_fault(&self, request: Request<AddFaultRequest>) -> Result<Response<Fault>, Status> {
         self.ready().await?;
         let request = request.into_inner();
-        let shape = selector::shape(&self.testnet.plan, &request.selector.unwrap_or_default())
+        let shape = selector::shape(&self.testnet.session.plan, &request.selector.unwrap_or_default())
             .map_err(Status::invalid_argument)?;
-        selector::names_every_node(&self.testnet.plan, &shape).map_err(Status::invalid_argument)?;
+        selector::names_every_node(&self.testnet.session.plan, &shape).map_err(Status::invalid_argument)?;
         let lasts = (request.for_ms > 0).then(|| Duration::from_millis(request.for_ms));
-        let table = &self.testnet.faults;
+        let table = &self.testnet.session.faults;
         let mut seen = table.watch();
         let id = table.add(shape, lasts).await.map_err(failed)?;
         let judged = |all: &Vec<faults::Fault>| {
@@ -127,13 +130,13 @@ impl Control for Service {
         self.ready().await?;
         let sides = match request.into_inner().selector {
             Some(selector) => {
-                let shape =
-                    selector::shape(&self.testnet.plan, &selector).map_err(Status::invalid_argument)?;
+                let shape = selector::shape(&self.testnet.session.plan, &selector)
+                    .map_err(Status::invalid_argument)?;
                 Some(shape.sides())
             }
             None => None,
         };
-        let table = &self.testnet.faults;
+        let table = &self.testnet.session.faults;
         let mut seen = table.watch();
         let meant = |fault: &faults::Fault| {
             fault.owner == faults::USER
@@ -172,20 +175,20 @@ impl Control for Service {
         let name = (!request.name.is_empty()).then_some(request.name.as_str());
         let experiment =
             documents::experiment(experiments, &request.file, name).map_err(|error| invalid(&error))?;
-        if experiment.testnet != self.testnet.plan.name {
+        if experiment.testnet != self.testnet.session.plan.name {
             let text = format!(
                 "{} is for testnet {}, not {}",
-                experiment.name, experiment.testnet, self.testnet.plan.name
+                experiment.name, experiment.testnet, self.testnet.session.plan.name
             );
             return Err(Status::invalid_argument(text));
         }
-        let valid = netsplit_spec::validate(&experiment, &self.testnet.spec)
+        let valid = netsplit_spec::validate(&experiment, &self.testnet.session.spec)
             .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
         let testnet = Arc::clone(&self.testnet);
-        Ok(Response::new(stream_of(|sender| experiment::run(testnet, valid, sender))))
+        Ok(Response::new(stream_of(|sender| experiment::run(testnet, valid, sender), experiment::to_event)))
     }
 
-    type RunLoadStream = Events<LoadProgress>;
+    type RunLoadStream = Events<ControlLoadProgress>;
 
     async fn run_load(
         &self,
@@ -199,14 +202,16 @@ impl Control for Service {
             return Err(Status::invalid_argument("a load needs a duration above zero"));
         }
         let (testnet, lasts) = (Arc::clone(&self.testnet), Duration::from_millis(request.for_ms));
-        let run = |sender| async move { testnet.load.run(rate, lasts, sender).await };
-        Ok(Response::new(stream_of(run)))
+        let run = |sender| async move { testnet.session.load.run(rate, lasts, sender).await };
+        let told = |progress: LoadProgress| Ok(load::to_progress(&progress.report, progress.done));
+        Ok(Response::new(stream_of(run, told)))
     }
 
     async fn restart(&self, request: Request<RestartRequest>) -> Result<Response<RestartResponse>, Status> {
         self.ready().await?;
         let RestartRequest { node, kill } = request.into_inner();
-        let names: Vec<String> = self.testnet.plan.nodes.iter().map(|node| node.name.clone()).collect();
+        let names: Vec<String> =
+            self.testnet.session.plan.nodes.iter().map(|node| node.name.clone()).collect();
         if !names.contains(&node) {
             let hint = nearest::hint(&node, &names);
             return Err(Status::invalid_argument(format!("no node is called `{node}`{hint}")));
@@ -223,17 +228,21 @@ impl Control for Service {
 
 impl Service {
     async fn ready(&self) -> Result<(), Status> {
-        if self.testnet.is_running().await {
+        if self.testnet.session.is_running().await {
             return Ok(());
         }
-        Err(Status::failed_precondition(format!("testnet `{}` is not running yet", self.testnet.plan.name)))
+        Err(Status::failed_precondition(format!(
+            "testnet `{}` is not running yet",
+            self.testnet.session.plan.name
+        )))
     }
 }
 
-/// What a job sends, and how it failed if it did. When the reader goes away, the job finds its channel closed.
-fn stream_of<T, J>(job: impl FnOnce(mpsc::Sender<T>) -> J) -> Events<T>
+/// What a job sends, as `told`, and how it failed if it did. When the reader goes away, the job finds its channel closed.
+fn stream_of<T, W, J>(job: impl FnOnce(mpsc::Sender<T>) -> J, told: fn(T) -> Result<W>) -> Events<W>
 where
     T: Send + 'static,
+    W: Send + 'static,
     J: Future<Output = Result<()>> + Send + 'static,
 {
     let (sender, mut receiver) = mpsc::channel(PENDING_EVENTS);
@@ -244,7 +253,7 @@ where
             loop {
                 let event = tokio::select! { event = receiver.recv() => event, () = out.closed() => None };
                 let Some(event) = event else { break };
-                if out.send(Ok(event)).await.is_err() {
+                if out.send(told(event).map_err(failed)).await.is_err() {
                     break;
                 }
             }

@@ -81,7 +81,7 @@ async fn answer(testnet: &Testnet, connection: Arc<OwnedFd>) -> Result<()> {
         bail!("a request without three streams");
     };
     let answer = tokio::select! {
-        ended = testnet.backend.exec(&node, argv, ExecStdio { stdin, stdout, stderr, tty }) => match ended {
+        ended = testnet.session.backend.exec(&node, argv, ExecStdio { stdin, stdout, stderr, tty }) => match ended {
             Ok(exit) => ExecAnswer::Ended(exit),
             Err(error) => ExecAnswer::Refused(error.to_string()),
         },

@@ -1,11 +1,9 @@
 //! The process that owns a testnet on this machine: it starts the backend and the nodes, follows them, keeps the
 //! faults and their leases, runs experiments and load, and serves the control socket. The command line only talks to it.
 
-mod clock;
 mod control;
 mod exec;
 mod experiment;
-mod faults;
 mod forward;
 mod load;
 mod selector;
@@ -15,7 +13,6 @@ mod testnet;
 use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result};
-pub use clock::unix_ms;
 pub use exec::{ExecAnswer, ExecRequest};
 
 use self::{shutdown::Shutdown, testnet::Testnet};
@@ -37,26 +34,26 @@ pub async fn run(root: &Path) -> Result<()> {
     tokio::select! {
         started = testnet.start() => match started {
             Ok(()) => {
-                let lost = testnet.watch_backend();
+                let lost = testnet.session.watch_backend();
                 tokio::select! {
                     () = shutdown.asked() => {}
                     reason = lost => {
                         tracing::error!(reason, "the testnet is lost");
-                        testnet.fail(reason).await;
+                        testnet.session.fail(reason).await;
                         shutdown.asked_within(testnet::FAILED_LINGER).await;
                     }
                 }
             }
             Err(error) => {
                 tracing::error!("{error:#}");
-                testnet.fail(format!("{error:#}")).await;
+                testnet.session.fail(format!("{error:#}")).await;
                 // The command line has to read why before the socket goes away.
                 shutdown.asked_within(testnet::FAILED_LINGER).await;
             }
         },
         () = shutdown.asked() => {}
     }
-    let stopped = testnet.stop().await;
+    let stopped = testnet.session.stop().await;
     control.abort();
     stopped
 }

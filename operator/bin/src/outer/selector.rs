@@ -3,8 +3,7 @@
 use netsplit_plan::TestnetPlan;
 use netsplit_proto::control::Selector;
 
-use super::faults::Shape;
-use crate::nearest;
+use crate::{nearest, session::faults::Shape};
 
 /// Names become nodes, in a fixed order: the same nodes always make the same shape. The error is a sentence.
 pub fn shape(plan: &TestnetPlan, selector: &Selector) -> Result<Shape, String> {

@@ -16,10 +16,8 @@ use tokio::sync::{Mutex, watch};
 
 use super::clock::unix_ms;
 
-/// The kernel ends a cut this long after its last renewal.
-pub const LEASE: Duration = Duration::from_secs(15);
-/// Five chances to renew before a lease ends.
-const RENEW_EVERY: Duration = Duration::from_secs(3);
+/// Chances to renew before a lease ends.
+const RENEWALS: u32 = 5;
 /// How often due ends are looked for and evidence is read, while there are faults.
 const TICK: Duration = Duration::from_millis(100);
 /// Evidence that is older shows nothing about now: as long as an agent has to answer.
@@ -108,6 +106,26 @@ impl Fault {
         self.rects.iter().map(pairs).sum()
     }
 
+    /// Packets that its rules have dropped.
+    pub fn dropped(&self) -> u64 {
+        self.evidence.as_ref().map_or(0, |evidence| evidence.drops)
+    }
+
+    /// One word for people and scripts.
+    pub fn state(&self) -> &'static str {
+        if !self.violations.is_empty() {
+            "violated"
+        } else if self.is_open() {
+            "open"
+        } else if self.healed_at_ms.is_some() {
+            "healing"
+        } else if self.is_proven() {
+            "proven"
+        } else {
+            "applying"
+        }
+    }
+
     /// The last measurement shows it, and that is fresh or was the last one before its heal.
     pub fn is_proven(&self) -> bool {
         self.violations.is_empty()
@@ -194,14 +212,16 @@ struct Entries {
 #[derive(Debug)]
 pub struct FaultTable {
     backend: Arc<dyn Backend>,
+    /// The backend ends a cut this long after its last renewal.
+    lease: Duration,
     /// Held across a change of the backend's state, so that changes apply in the order they were made.
     entries: Mutex<Entries>,
     seen: watch::Sender<Vec<Fault>>,
 }
 
 impl FaultTable {
-    pub fn new(backend: Arc<dyn Backend>) -> Arc<Self> {
-        Arc::new(Self { backend, entries: Mutex::default(), seen: watch::Sender::new(Vec::new()) })
+    pub fn new(backend: Arc<dyn Backend>, lease: Duration) -> Arc<Self> {
+        Arc::new(Self { backend, lease, entries: Mutex::default(), seen: watch::Sender::new(Vec::new()) })
     }
 
     /// Active and recently healed faults, renewed as evidence comes in.
@@ -350,7 +370,7 @@ impl FaultTable {
                 !entries.active.is_empty()
             };
             // The lock is free while the backend is asked: it may take its time.
-            if active && renewed.elapsed() >= RENEW_EVERY {
+            if active && renewed.elapsed() >= self.lease / RENEWALS {
                 renewed = Instant::now();
                 if let Err(error) = self.backend.renew().await {
                     tracing::error!(%error, "cannot renew the leases");
@@ -396,8 +416,11 @@ impl FaultTable {
     }
 
     async fn hand_over(&self, entries: &Entries) -> Result<()> {
-        let request =
-            |fault: &Fault| CutRequest { id: fault.id.clone(), rects: fault.rects.clone(), lease: LEASE };
+        let request = |fault: &Fault| CutRequest {
+            id: fault.id.clone(),
+            rects: fault.rects.clone(),
+            lease: self.lease,
+        };
         self.backend.set_cuts(entries.active.iter().map(request).collect()).await?;
         Ok(())
     }

@@ -1,0 +1,208 @@
+//! Drives one experiment: observe, step the pure state machine, persist, act.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context as _, Result};
+use async_trait::async_trait;
+use netsplit_backend::CutRect;
+use netsplit_chains::LoadReport;
+use netsplit_observe::NodeView;
+use netsplit_plan::experiment::{self, Action, State, TimelineEvent, Verdict};
+use netsplit_spec::ValidExperiment;
+use tokio::{
+    sync::{MutexGuard, mpsc},
+    task::JoinHandle,
+};
+
+use super::{Session, faults::Fault, unix_ms};
+use crate::outcome::{FaultOutcome, NodeOutcome, RunOutcome};
+
+/// Well below the shortest `within` that a person would ask for.
+const STEP_EVERY: Duration = Duration::from_millis(50);
+
+/// What a follower of a run is told.
+#[derive(Clone, Debug)]
+pub enum Progress {
+    /// Another experiment runs; this one is next, or later.
+    Waits,
+    /// `at_ms` counts from the run's start.
+    Event(TimelineEvent),
+    /// The last word.
+    Ended(Box<RunOutcome>),
+}
+
+/// Keeps a run's state where a successor finds it.
+#[async_trait]
+pub trait Journal: Send {
+    /// Keeps the state, before anything is done about it. `acts`: the run is about to change something outside. An
+    /// error ends the run, and what it applied is healed.
+    async fn save(&mut self, state: &State, acts: bool) -> Result<()>;
+}
+
+/// Runs the experiment to its verdict. Dropping the receiver of `events` aborts it; what it applied is healed
+/// either way.
+pub async fn run(
+    session: Arc<Session>,
+    valid: ValidExperiment,
+    mut journal: impl Journal,
+    events: mpsc::Sender<Progress>,
+) -> Result<()> {
+    let _turn = take_turn(&session, &events).await;
+    session.set_experiment(&valid.name).await;
+    session.faults.forget(&valid.name).await;
+    let mut hands = Hands::default();
+    let ended = drive(&session, &valid, &mut journal, &events, &mut hands).await;
+    hands.rest().await;
+    session.set_experiment("").await;
+    // Whatever went wrong, nothing that it applied stays.
+    session.faults.heal(|fault| fault.owner == valid.name).await?;
+    ended
+}
+
+/// One experiment runs per testnet; others wait and say so.
+async fn take_turn<'a>(session: &'a Session, events: &mpsc::Sender<Progress>) -> MutexGuard<'a, ()> {
+    if let Some(turn) = session.try_turn() {
+        return turn;
+    }
+    events.send(Progress::Waits).await.ok();
+    session.turn().await
+}
+
+async fn drive(
+    session: &Arc<Session>,
+    valid: &ValidExperiment,
+    journal: &mut impl Journal,
+    events: &mpsc::Sender<Progress>,
+    hands: &mut Hands,
+) -> Result<()> {
+    let started_ms = unix_ms();
+    let mut watch = session.watch()?;
+    let mut state = experiment::start(valid, started_ms);
+    let mut tick = tokio::time::interval(STEP_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let mut observed = session.observe(&mut watch, &valid.name).await;
+        if events.is_closed() {
+            observed.abort = Some("aborted by the user".to_owned());
+        }
+        let (next, actions) = experiment::step(&state, unix_ms(), &observed);
+        if next != state {
+            journal.save(&next, actions.iter().any(acts)).await?;
+        }
+        state = next;
+        for action in actions {
+            match action {
+                // Both are given again until their effect is seen, so one that finds the hands full may be skipped.
+                Action::ApplyFault { .. } | Action::HealFault { .. } => {
+                    hands.act(session, &valid.name, action);
+                }
+                Action::Note(event) => {
+                    events.send(Progress::Event(since(event, started_ms))).await.ok();
+                }
+                Action::Finish(verdict) => {
+                    let load = session.load.report().await;
+                    let outcome = outcome(session, valid, &state, started_ms, verdict, load)?;
+                    events.send(Progress::Ended(Box::new(outcome))).await.ok();
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn acts(action: &Action) -> bool {
+    !matches!(action, Action::Note(_))
+}
+
+/// Times of a run's story count from its start.
+fn since(event: TimelineEvent, started_ms: u64) -> TimelineEvent {
+    TimelineEvent { at_ms: event.at_ms.saturating_sub(started_ms), ..event }
+}
+
+/// Acts beside the steps, one action at a time: a link agent that hangs must not stop the clock of those who judge.
+#[derive(Default)]
+struct Hands(Option<JoinHandle<()>>);
+
+impl Hands {
+    /// Waits for what is under way, so that nothing is applied after the end.
+    async fn rest(&mut self) {
+        if let Some(busy) = self.0.take()
+            && let Err(error) = busy.await
+        {
+            tracing::error!(%error, "an action of the experiment broke off");
+        }
+    }
+
+    /// Failing is an observation: the fault stays unproven or unhealed, and the state machine judges that.
+    fn act(&mut self, session: &Arc<Session>, owner: &str, action: Action) {
+        if self.0.as_ref().is_some_and(|busy| !busy.is_finished()) {
+            return;
+        }
+        let (session, owner) = (Arc::clone(session), owner.to_owned());
+        self.0 = Some(tokio::spawn(async move {
+            let done = match action {
+                Action::ApplyFault { id, rects, lasts_ms } => {
+                    let rects = by_name(&session, &rects);
+                    let lasts = Duration::from_millis(lasts_ms);
+                    session.faults.ensure(&owner, &id, describe(&rects), rects, lasts).await
+                }
+                Action::HealFault { id } => {
+                    session.faults.heal(|fault| fault.owner == owner && fault.name == id).await.map(drop)
+                }
+                Action::Note(_) | Action::Finish(_) => Ok(()),
+            };
+            if let Err(error) = done {
+                tracing::error!("cannot do what the experiment asks: {error:#}");
+            }
+        }));
+    }
+}
+
+fn by_name(session: &Session, rects: &[netsplit_plan::CutRect]) -> Vec<CutRect> {
+    let names = |indices: &[usize]| -> Vec<String> {
+        indices.iter().filter_map(|index| Some(session.plan.nodes.get(*index)?.name.clone())).collect()
+    };
+    rects.iter().map(|rect| CutRect { from: names(&rect.from), to: names(&rect.to) }).collect()
+}
+
+fn describe(rects: &[CutRect]) -> String {
+    let sides: Vec<String> =
+        rects.iter().map(|rect| format!("{} -> {}", rect.from.join(","), rect.to.join(","))).collect();
+    sides.join("; ")
+}
+
+fn outcome(
+    session: &Session,
+    valid: &ValidExperiment,
+    state: &State,
+    started_ms: u64,
+    verdict: Verdict,
+    load: Option<LoadReport>,
+) -> Result<RunOutcome> {
+    let seen = session.faults.watch();
+    let fault = |fault: &Fault| FaultOutcome {
+        id: fault.id.clone(),
+        links: fault.links(),
+        dropped: fault.dropped(),
+        proven: fault.was_proven,
+        evidence: fault.proof_text(),
+    };
+    let faults = seen.borrow().iter().filter(|f| f.owner == valid.name).map(fault).collect();
+    let node = |view: NodeView| NodeOutcome {
+        name: view.name,
+        final_height: view.final_height,
+        final_id: view.final_id.unwrap_or_default(),
+    };
+    let load = load.map(serde_json::to_value).transpose().context("cannot write the load as JSON")?;
+    Ok(RunOutcome {
+        experiment: valid.name.clone(),
+        testnet: session.plan.name.clone(),
+        started_ms,
+        verdict,
+        faults,
+        nodes: session.views().into_iter().map(node).collect(),
+        load,
+        timeline: state.timeline().iter().map(|event| since(event.clone(), started_ms)).collect(),
+    })
+}
