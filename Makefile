@@ -66,6 +66,10 @@ deny: $(TOOLS)/bin/cargo-deny
 typos: $(TOOLS)/bin/typos
 	typos
 
+gen: ## write what is generated from the types: the custom resource definitions
+	$(CARGO) build $(PROFILE) --workspace --example crds
+	$(BIN)/examples/crds charts/netsplit/crds
+
 test: setup check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets
 	$(CARGO) build $(PROFILE) --workspace --bins --examples
 	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace
@@ -90,4 +94,4 @@ $(TOOLS)/bin/typos:
 	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
 	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
 
-.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo check fmt fmt-check lint walls deny typos test sim bench soak clean
+.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo check fmt fmt-check lint walls deny typos gen test sim bench soak clean

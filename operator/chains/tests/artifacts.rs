@@ -33,6 +33,8 @@ fn testnet(validators: u32, full: u32, topology: Topology) -> Testnet {
         links: None,
         load: Some(Load { transfers_per_second: 100, accounts: 3 }),
         retention: None,
+        faults: true,
+        storage: None,
         origin: netsplit_spec::Origin::default(),
     }
 }

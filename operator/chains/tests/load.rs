@@ -29,6 +29,8 @@ fn plan(accounts: u32) -> TestnetPlan {
         links: None,
         load: Some(Load { transfers_per_second: 100, accounts }),
         retention: None,
+        faults: true,
+        storage: None,
         origin: netsplit_spec::Origin::default(),
     })
 }

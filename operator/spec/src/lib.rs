@@ -5,6 +5,7 @@
 //! fail. This crate is pure: no clock, no files, no network.
 
 mod check;
+pub mod crd;
 mod experiment;
 mod parse;
 mod problem;
@@ -60,7 +61,8 @@ pub fn validate(experiment: &Experiment, testnet: &Testnet) -> Result<ValidExper
     }
     let roster = check::Roster::of(testnet);
     let Consensus::Bft { block_time, .. } = testnet.consensus;
-    let valid = check::experiment::Ground { roster: &roster, block_time }.check(&mut report, experiment);
+    let valid = check::experiment::Ground { roster: &roster, block_time, faults: testnet.faults }
+        .check(&mut report, experiment);
     match valid {
         Some(valid) if report.problems.is_empty() => Ok(valid),
         _ => Err(Problems::of(report.problems)),

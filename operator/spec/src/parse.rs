@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::Serialize;
+
 use crate::check::experiment::Ground;
 use crate::check::{Roster, experiment as check_experiment, testnet as check_testnet};
+use crate::experiment::Experiment;
 use crate::problem::{Problem, Problems};
 use crate::read::{choice, fields, text};
 use crate::read::{experiment as read_experiment, testnet as read_testnet};
@@ -35,6 +38,40 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
         report.at(Some(line), "", message);
         problems.append(&mut report.problems);
     }
+    documents_of(file, nodes, problems, whole)
+}
+
+/// A testnet that is an object of the Kubernetes API; `spec` as its schema has it.
+pub(crate) fn testnet_object(name: &str, spec: &impl Serialize) -> Result<Testnet, Problems> {
+    match object("Testnet", name, spec)? {
+        Document::Testnet(testnet) => Ok(testnet),
+        Document::Experiment(_) => unreachable!("it was read as the kind that was given"),
+    }
+}
+
+/// An experiment that is an object of the Kubernetes API; `spec` as its schema has it.
+pub(crate) fn experiment_object(name: &str, spec: &impl Serialize) -> Result<Experiment, Problems> {
+    match object("Experiment", name, spec)? {
+        Document::Experiment(experiment) => Ok(experiment),
+        Document::Testnet(_) => unreachable!("it was read as the kind that was given"),
+    }
+}
+
+fn object(kind: &str, name: &str, spec: &impl Serialize) -> Result<Document, Problems> {
+    let spec = serde_json::to_value(spec).expect("a type with a schema is JSON");
+    let document = serde_json::json!({
+        "apiVersion": API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec,
+    });
+    let documents = documents_of("", vec![tree::of_json(&document)], Vec::new(), true)?;
+    Ok(documents.into_iter().next().expect("one document without a problem is read"))
+}
+
+fn documents_of(
+    file: &str,
+    nodes: Vec<Node>,
+    mut problems: Vec<Problem>,
+    whole: bool,
+) -> Result<Vec<Document>, Problems> {
     let nodes: Vec<Node> = nodes.into_iter().filter(|node| !matches!(node.value, Value::Null)).collect();
     if let Some(extra) = nodes.get(MAX_DOCUMENTS) {
         let mut report = Report::reading(file);
@@ -154,6 +191,7 @@ struct Known {
     /// `None` if its nodes could not be read.
     roster: Option<Roster>,
     block_time: std::time::Duration,
+    faults: bool,
 }
 
 fn check_testnets(drafts: &mut [(Report, Draft)]) -> Vec<Known> {
@@ -165,7 +203,7 @@ fn check_testnets(drafts: &mut [(Report, Draft)]) -> Vec<Known> {
             let Consensus::Bft { block_time, .. } = testnet.consensus;
             let roster =
                 (draft.nodes_known && check_testnet::is_bounded(testnet)).then(|| Roster::of(testnet));
-            known.push(Known { name: testnet.name.clone(), roster, block_time });
+            known.push(Known { name: testnet.name.clone(), roster, block_time, faults: testnet.faults });
         }
     }
     known
@@ -191,7 +229,11 @@ fn finish(drafts: Vec<(Report, Draft)>, testnets: &[Known], problems: &mut Vec<P
                     }
                 }
                 let ground = known.and_then(|known| {
-                    Some(Ground { roster: known.roster.as_ref()?, block_time: known.block_time })
+                    Some(Ground {
+                        roster: known.roster.as_ref()?,
+                        block_time: known.block_time,
+                        faults: known.faults,
+                    })
                 });
                 check_experiment::check(&mut report, &draft, ground.as_ref());
                 documents.extend(draft.finish(report.origin()).map(Document::Experiment));

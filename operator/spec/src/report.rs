@@ -71,7 +71,8 @@ impl Report {
     pub fn at(&mut self, line: Option<u32>, path: &str, message: impl Into<String>) {
         self.problems.push(Problem {
             file: self.origin.file().to_owned(),
-            line,
+            // What was not read from text stands on no line.
+            line: line.filter(|line| *line > 0),
             document: self.document.clone(),
             path: path.to_owned(),
             message: message.into(),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::problem::Origin;
@@ -28,13 +29,29 @@ pub struct Testnet {
     pub load: Option<Load>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+    /// Whether the links between its nodes can be broken.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    pub faults: bool,
+    /// On Kubernetes: the size of the volume that keeps each node's data, such as `1Gi`; without it the data goes with
+    /// the pod. On one machine it has no effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage: Option<String>,
     /// Where it was read, for later problems. Not part of its value.
     #[serde(skip)]
     pub origin: Origin,
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // the shape serde calls
+fn is_yes(value: &bool) -> bool {
+    *value
+}
+
 /// Which chain's node is run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Chain {
     #[default]
@@ -94,7 +111,7 @@ fn one() -> u32 {
     1
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
     /// Signs votes.
@@ -113,7 +130,7 @@ impl Role {
 }
 
 /// Who is a neighbour of whom, over all nodes in the order of the spec.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Topology {
     /// Everyone with everyone.

@@ -78,6 +78,25 @@ fn syntax(text: &str, error: &ScanError) -> TextProblem {
     (line as u32, format!("not valid YAML: {}", error.info()))
 }
 
+/// An object of the Kubernetes API. Its text stands on no line (0).
+pub(crate) fn of_json(value: &serde_json::Value) -> Node {
+    use serde_json::Value as Json;
+    let plain = |text: String| Value::Scalar { text, quoted: false };
+    let value = match value {
+        Json::Null => Value::Null,
+        Json::Bool(value) => plain(value.to_string()),
+        Json::Number(number) => plain(number.to_string()),
+        Json::String(text) => Value::Scalar { text: text.clone(), quoted: true },
+        Json::Array(items) => Value::List(items.iter().map(of_json).collect()),
+        Json::Object(fields) => {
+            let entry =
+                |(key, value): (&String, &Json)| Entry { key: key.clone(), line: 0, value: of_json(value) };
+            Value::Map(fields.iter().map(entry).collect())
+        }
+    };
+    Node { line: 0, value }
+}
+
 struct Frame {
     line: u32,
     anchor: usize,

@@ -27,6 +27,8 @@ const LONGEST_WATCH: Duration = Duration::from_hours(1);
 pub(crate) struct Ground<'a> {
     pub roster: &'a Roster,
     pub block_time: Duration,
+    /// Whether links can be broken.
+    pub faults: bool,
 }
 
 /// `None` if there was a problem, or if `ground` is not known.
@@ -41,6 +43,9 @@ pub(crate) fn check(
     }
     if draft.whole && draft.faults.is_empty() && draft.expect.is_empty() {
         report.problem("spec", "has neither `faults` nor `expect`: there is nothing to do");
+    }
+    if !draft.faults.is_empty() && ground.is_some_and(|ground| !ground.faults) {
+        report.problem("spec.faults", "the testnet has `faults: off`: its links cannot be broken");
     }
     let ids = fault_ids(report, draft);
     times(report, draft);

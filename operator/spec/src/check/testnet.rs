@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::label;
 use crate::report::Report;
 use crate::testnet::{Consensus, Role, Testnet};
-use crate::units::format_duration;
+use crate::units::{clip, format_duration};
 
 pub(crate) const MAX_GROUPS: usize = 100;
 /// Of one group.
@@ -47,6 +47,9 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
         between(report, "spec.load.transfersPerSecond", load.transfers_per_second.into(), 1, MAX_RATE.into());
         between(report, "spec.load.accounts", load.accounts.into(), 1, MAX_ACCOUNTS.into());
     }
+    if let Some(size) = &testnet.storage {
+        storage(report, size);
+    }
     if let Some(retention) = &testnet.retention {
         between(report, "spec.retention.blocks", retention.blocks, MIN_RETAINED_BLOCKS, u64::MAX);
     }
@@ -57,6 +60,19 @@ fn time(report: &mut Report, path: &str, value: Option<Duration>) {
     if value.is_some_and(|value| value < least || value > most) {
         let (least, most) = (format_duration(least), format_duration(most));
         report.problem(path, format!("must be between {least} and {most}"));
+    }
+}
+
+fn storage(report: &mut Report, size: &str) {
+    let number = ["Mi", "Gi", "Ti"].iter().find_map(|unit| size.strip_suffix(unit));
+    let valid = number
+        .is_some_and(|number| number.len() <= 6 && !number.starts_with('0') && number.parse::<u32>().is_ok());
+    if !valid {
+        let size = clip(size);
+        report.problem(
+            "spec.storage",
+            format!("`{size}` is not a size: write a number and a unit, as in `512Mi` or `1Gi`"),
+        );
     }
 }
 

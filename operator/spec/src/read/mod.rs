@@ -156,6 +156,18 @@ pub(crate) fn boolean(report: &mut Report, node: &Node, path: &str) -> Option<bo
     }
 }
 
+/// `on` or `off`, which some readers of YAML take for `true` and `false`.
+pub(crate) fn switch(report: &mut Report, node: &Node, path: &str) -> Option<bool> {
+    match scalar(report, node, path, "`on` or `off`")? {
+        ("on" | "true", false) => Some(true),
+        ("off" | "false", false) => Some(false),
+        _ => {
+            wrong_shape(report, node, path, "`on` or `off`");
+            None
+        }
+    }
+}
+
 pub(crate) fn duration(report: &mut Report, node: &Node, path: &str) -> Option<Duration> {
     let (text, _) = scalar(report, node, path, "a duration such as `20s`")?;
     match units::parse_duration(text) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{choice, count, duration, fields, list, number, rate, text};
+use super::{choice, count, duration, fields, list, number, rate, switch, text};
 use crate::check::testnet::MAX_GROUPS;
 use crate::report::Report;
 use crate::testnet::{
@@ -11,7 +11,7 @@ use crate::testnet::{
 use crate::tree::Node;
 
 pub(crate) const FIELDS: &[&str] =
-    &["chain", "consensus", "nodes", "topology", "links", "load", "seed", "retention"];
+    &["chain", "consensus", "nodes", "topology", "links", "load", "seed", "retention", "faults", "storage"];
 
 /// A testnet with harmless values in place of unreadable ones, so that the rest can still be checked.
 pub(crate) struct Draft {
@@ -36,6 +36,8 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
             links: None,
             load: None,
             retention: None,
+            faults: true,
+            storage: None,
             origin: crate::Origin::default(),
         },
         nodes_known: false,
@@ -67,6 +69,12 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
         let blocks = retention.need(report, "blocks", "blocks: 10000")?;
         Some(Retention { blocks: number(report, blocks, "spec.retention.blocks")? })
     });
+    if let Some(node) = spec.get("faults") {
+        testnet.faults = switch(report, node, &spec.path("faults")).unwrap_or(true);
+    }
+    testnet.storage = spec
+        .get("storage")
+        .and_then(|node| text(report, node, &spec.path("storage"), "a size such as `1Gi`"));
     draft
 }
 
