@@ -73,7 +73,7 @@ fn control_socket() -> Result<OwnedFd, LocalError> {
 }
 
 /// An error and its causes in one sentence.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

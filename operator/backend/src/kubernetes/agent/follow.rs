@@ -18,11 +18,8 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
-use super::{
-    AgentOptions, PodAgentError,
-    links::{Links, sentence},
-};
-use crate::kubernetes::tables::wire;
+use super::{AgentOptions, PodAgentError, links::Links};
+use crate::{kubernetes::tables::wire, local::chain};
 
 /// The pause before the next round over all addresses doubles from the first to the last, less a random part.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -149,7 +146,7 @@ impl Follower {
             .ca_certificate(Certificate::from_pem(read(&self.options.ca)?))
             .domain_name(&self.host);
         let token = read(&self.options.token)?;
-        let failed = |error: tonic::transport::Error| End::Stream(sentence(&error));
+        let failed = |error: tonic::transport::Error| End::Stream(chain(&error));
         let channel = Endpoint::from_shared(format!("https://{address}"))
             .and_then(|endpoint| endpoint.tls_config(tls))
             .map_err(failed)?

@@ -8,7 +8,7 @@ use netsplit_links::{
 };
 use tokio::{sync::oneshot, time::timeout};
 
-use crate::local::rpc::Channel;
+use crate::local::{chain, rpc::Channel};
 
 /// A thread that does not answer for so long hangs.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
@@ -36,10 +36,10 @@ impl Links {
                 drop(opened.send(Ok(())));
                 // The other end sees the socket close.
                 if let Err(error) = agent.run(&theirs) {
-                    tracing::error!(error = sentence(&error), "the link agent's thread ends");
+                    tracing::error!(error = chain(&error), "the link agent's thread ends");
                 }
             }
-            Err(error) => drop(opened.send(Err(sentence(&error)))),
+            Err(error) => drop(opened.send(Err(chain(&error)))),
         };
         std::thread::Builder::new().name("links".to_owned()).spawn(work).map_err(StartError::Thread)?;
         match open.await {
@@ -64,15 +64,4 @@ impl Links {
             .await
             .unwrap_or_else(|_| Err(format!("no answer within {} s", ANSWER_TIMEOUT.as_secs())))
     }
-}
-
-/// An error and its causes in one sentence.
-pub(super) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }
