@@ -295,6 +295,7 @@ pub(crate) async fn a_later_leader_takes_over_and_an_earlier_one_is_refused() {
     pods.hub.lead(2);
     let stale = pods.hub.testnet("lab", "t").unwrap();
     stale.set_members(pods.members(2)).unwrap();
+    stale.set_cuts(Vec::new()).await.unwrap();
     let error = stale.set_cuts(vec![cut("other", &[(&[1], &[0])], LONG)]).await.unwrap_err().to_string();
     assert!(error.contains("n0"), "{error}");
     assert!(!pods.lab.udp(0, 1).await && pods.lab.udp(1, 0).await);

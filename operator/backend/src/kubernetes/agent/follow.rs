@@ -34,7 +34,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often counters are reported while there is something to count, and while there is not.
 const BUSY: Duration = Duration::from_millis(100);
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(1);
 /// Reports that may wait for a slow operator; counters only grow, so that one left out is no loss.
 const QUEUE: usize = 4;
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use netsplit_links::{
-    Cut, Rect,
+    Cut, CutState, Proof, Rect,
     cuts::{Changed, MAX_ADDRESSES, MAX_CUTS, Observed},
     pod::{Inbound, Report, Table, Version},
     probe::{PAIRS_PER_WATCH, sample},
@@ -25,6 +25,9 @@ use crate::{
     backend::{BackendError, CutEvidence, CutRequest},
     translate::{Names, cut_evidence},
 };
+
+/// Reports that are older show nothing about now; an agent with nothing to count sends one a second.
+const FRESH: Duration = Duration::from_secs(2);
 
 /// A pod of the testnet, as the API server shows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +91,8 @@ struct Agent {
     applied: Option<Version>,
     refused: Option<String>,
     report: Report,
+    /// When it reported last.
+    heard_at: Instant,
     /// The ends of its cuts' leases, by instance.
     deadlines: BTreeMap<u64, Instant>,
 }
@@ -249,6 +254,7 @@ impl TestnetState {
             applied: newcomer.applied,
             refused: None,
             report: known_report.map(|agent| agent.report.clone()).unwrap_or_default(),
+            heard_at: now,
             deadlines: known_report.map(|agent| agent.deadlines.clone()).unwrap_or_default(),
         });
         if let Some(before) = before.filter(|_| !same) {
@@ -289,6 +295,7 @@ impl TestnetState {
             report.cuts.iter().filter_map(|cut| Some((cut.id, cut.interrupted.clone()?))).collect();
         self.pairs.report(address, &report.sent, &report.received);
         agent.report = report;
+        agent.heard_at = now;
         for (instance, sentence) in interrupted {
             if let Some(desired) = self.desired.iter().find(|desired| desired.instance == instance) {
                 self.tracker.interrupted(&desired.request.id, format!("{sentence} at {node}"));
@@ -312,16 +319,17 @@ impl TestnetState {
 
     // === the desired state ===
 
-    /// Makes exactly these cuts the desired ones. Gives what they were before and who must confirm.
+    /// Makes exactly these cuts the desired ones. Gives what they were before, unless these are the first to be known, and
+    /// who must confirm.
     pub(super) fn set_cuts(
         &mut self,
         requests: Vec<CutRequest>,
         now: Instant,
-    ) -> Result<(Vec<CutRequest>, Awaited), BackendError> {
+    ) -> Result<(Option<Vec<CutRequest>>, Awaited), BackendError> {
         self.check(&requests)?;
         self.look(now);
         let before = std::mem::take(&mut self.desired);
-        self.opened = true;
+        let was_opened = std::mem::replace(&mut self.opened, true);
         let mut changed = Changed::default();
         let mut started = Vec::new();
         for request in requests {
@@ -347,7 +355,8 @@ impl TestnetState {
         self.tracker.changed(&mut self.pairs, &cuts, &changed, now);
         self.publish(now, true);
         let awaited = self.awaited(&started);
-        Ok((before.into_iter().map(|old| old.request).collect(), awaited))
+        let before = was_opened.then(|| before.into_iter().map(|old| old.request).collect());
+        Ok((before, awaited))
     }
 
     fn check(&self, requests: &[CutRequest]) -> Result<(), BackendError> {
@@ -461,10 +470,35 @@ impl TestnetState {
         self.look(now);
         let names =
             Names::new(self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.address()?))));
-        let evidence = self.tracker.evidence(&self.pairs, now);
+        let mut evidence = self.tracker.evidence(&self.pairs, now);
+        for cut in evidence.iter_mut().filter(|cut| cut.state == CutState::Active && cut.proof.is_proven()) {
+            if let Some(silent) = self.unheard(&cut.id, now) {
+                cut.proof = Proof::Unproven(silent);
+            }
+        }
         // Links that heal are probed until they are seen open: those that are need not be any more.
         self.publish(now, false);
         evidence.into_iter().map(|evidence| cut_evidence(evidence, &names)).collect()
+    }
+
+    /// Who of a cut's nodes has not reported for too long, as a sentence: what it counted before proves nothing now.
+    fn unheard(&self, id: &str, now: Instant) -> Option<String> {
+        let rects = &self.desired.iter().find(|desired| desired.request.id == id)?.request.rects;
+        let names: BTreeSet<&String> =
+            rects.iter().flat_map(|rect| rect.from.iter().chain(&rect.to)).collect();
+        names.into_iter().find_map(|name| {
+            let node = self.nodes.get(name)?;
+            let Some(agent) = &node.agent else {
+                return node.member.running.then(|| format!("the link agent of {name} is not connected"));
+            };
+            let age = now.saturating_duration_since(agent.heard_at);
+            (age > FRESH).then(|| {
+                format!(
+                    "not measured for {:.1} s: the link agent of {name} does not answer",
+                    age.as_secs_f64()
+                )
+            })
+        })
     }
 
     /// Before any change: what has ended in between must not be renewed unseen.

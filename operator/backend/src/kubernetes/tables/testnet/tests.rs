@@ -1,3 +1,5 @@
+use netsplit_links::pod::{CutReport, Received, Sent};
+
 use super::*;
 use crate::backend::CutRect;
 
@@ -50,7 +52,7 @@ fn read(tables: &Tables) -> Table {
 
 fn confirm(state: &mut TestnetState, node: &str, stream: u64, tables: &Tables, now: Instant) {
     let table = read(tables);
-    let cut = |cut: &Inbound| netsplit_links::pod::CutReport {
+    let cut = |cut: &Inbound| CutReport {
         id: cut.id,
         drops: 5,
         lease_left_ms: cut.lease.as_millis() as u64,
@@ -104,6 +106,47 @@ fn who_receives_is_told_who_may_not_send_and_both_what_to_probe() {
 }
 
 #[test]
+fn what_an_agent_said_long_ago_proves_nothing() {
+    let now = Instant::now();
+    let (mut state, tables) = three(now);
+    state.set_cuts(vec![cut(&["a"], &["b"])], now).unwrap();
+    let pair = read(&tables[1]).expected[0].pair;
+    let sent = Report { sent: vec![Sent { pair, probes: 9, controls: 9, errors: 0 }], ..Report::default() };
+    state.report("a", 1, convert::report(&sent), now);
+    let table = read(&tables[1]);
+    let cut = CutReport {
+        id: table.cuts[0].id,
+        drops: 9,
+        lease_left_ms: LEASE.as_millis() as u64,
+        rule_missing: false,
+        interrupted: None,
+    };
+    let seen = Report {
+        applied: Some(table.version),
+        cuts: vec![cut],
+        received: vec![Received { pair, probes: 0, controls: 9 }],
+        ..Report::default()
+    };
+    state.report("b", 2, convert::report(&seen), now);
+    assert_eq!(state.evidence(now + FRESH)[0].proof, Proof::Proven);
+    let later = now + FRESH + Duration::from_millis(100);
+    state.report("b", 2, convert::report(&seen), later);
+    let proof = state.evidence(later).remove(0).proof;
+    let silent = "not measured for 2.1 s: the link agent of a does not answer";
+    assert_eq!(proof, Proof::Unproven(silent.to_owned()));
+}
+
+#[test]
+fn only_what_was_there_before_is_taken_back() {
+    let now = Instant::now();
+    let (mut state, _tables) = three(now);
+    let (before, _) = state.set_cuts(vec![cut(&["a"], &["b"])], now).unwrap();
+    assert_eq!(before, None, "an earlier leader's cuts may be in force");
+    let (before, _) = state.set_cuts(Vec::new(), now).unwrap();
+    assert_eq!(before.map(|cuts| cuts.len()), Some(1));
+}
+
+#[test]
 fn leases_are_prolonged_by_renewing_only() {
     let now = Instant::now();
     let (mut state, tables) = three(now);
@@ -111,14 +154,14 @@ fn leases_are_prolonged_by_renewing_only() {
     let later = now + Duration::from_secs(10);
     // A pod comes: everybody is told, with what is left of the lease.
     state.set_members(vec![member("a", "ua", 1), member("b", "ub", 2), member("c", "new", 4)], later);
-    assert_eq!(read(&tables[1]).cuts[0].lease, LEASE - Duration::from_secs(10));
+    assert_eq!(read(&tables[1]).cuts[0].lease, Duration::from_secs(20));
     assert!(state.renew(later).is_empty());
     assert_eq!(read(&tables[1]).cuts[0].lease, LEASE);
     let after = later + LEASE;
     assert_eq!(state.renew(after), ["c"]);
     assert!(read(&tables[1]).cuts.is_empty());
     let evidence = state.evidence(after);
-    assert_eq!(evidence.last().unwrap().state, netsplit_links::CutState::LeaseEnded);
+    assert_eq!(evidence.last().unwrap().state, CutState::LeaseEnded);
 }
 
 #[test]
@@ -138,7 +181,7 @@ fn an_agent_whose_lease_ended_ends_the_cut_for_all() {
     let report = wire::AgentReport { cuts: vec![lapsed], ..wire::AgentReport::default() };
     state.report("c", 3, report, now);
     let evidence = state.evidence(now).pop().unwrap();
-    assert_eq!(evidence.state, netsplit_links::CutState::LeaseEnded);
+    assert_eq!(evidence.state, CutState::LeaseEnded);
     assert!(evidence.problems.iter().any(|problem| problem == "it slept at c"), "{evidence:?}");
 }
 
