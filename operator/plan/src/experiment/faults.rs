@@ -7,7 +7,7 @@ use super::limits::{EARLY_MS, PROOF_MS, REPEAT_MS};
 use super::log::{Log, seconds};
 use super::observed::{FaultObserved, Observed};
 use super::verdict::TimelineKind;
-use crate::fault::FaultPlan;
+use crate::fault::{CutRect, FaultPlan};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FaultState {
@@ -26,7 +26,35 @@ pub(crate) struct FaultState {
     again: bool,
 }
 
+/// A fault that was asked for, for whoever takes a run over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FaultStands<'a> {
+    pub id: &'a str,
+    pub rects: &'a [CutRect],
+    pub lasts_ms: u64,
+    /// When its last rule was in place, if that was seen.
+    pub applied_at_ms: Option<u64>,
+    /// It was proven at some time.
+    pub proven: bool,
+    /// Since when it is to be healed.
+    pub heal_asked_at_ms: Option<u64>,
+    /// When its rules were gone, if that was seen.
+    pub healed_at_ms: Option<u64>,
+}
+
 impl FaultState {
+    pub fn stands(&self) -> Option<FaultStands<'_>> {
+        self.asked_at_ms.map(|_| FaultStands {
+            id: &self.plan.id,
+            rects: &self.plan.rects,
+            lasts_ms: self.plan.lasts_ms,
+            applied_at_ms: self.applied_at_ms,
+            proven: self.proven_at_ms.is_some(),
+            heal_asked_at_ms: self.heal_asked_at_ms,
+            healed_at_ms: self.healed_at_ms,
+        })
+    }
+
     pub fn new(plan: FaultPlan) -> Self {
         Self {
             plan,

@@ -30,6 +30,7 @@ mod observed;
 mod pressure;
 mod verdict;
 
+pub use faults::FaultStands;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
@@ -149,6 +150,16 @@ pub fn step(state: &State, now_ms: u64, observed: &Observed) -> (State, Vec<Acti
 impl State {
     pub fn phase(&self) -> Phase {
         self.phase
+    }
+
+    /// When the run began.
+    pub fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// Where each fault stands that was asked for.
+    pub fn faults(&self) -> impl Iterator<Item = FaultStands<'_>> {
+        self.faults.iter().filter_map(FaultState::stands)
     }
 
     /// What happened so far, in the order in which it was learned; bounded.
