@@ -22,7 +22,7 @@ pub async fn run(
     events: mpsc::Sender<Progress>,
 ) -> Result<()> {
     let journal = File(testnet.dir.experiment_file());
-    experiment::run(Arc::clone(&testnet.session), valid, journal, events).await
+    experiment::run(Arc::clone(&testnet.session), valid, None, journal, events).await
 }
 
 /// The state in one file, replaced as a whole.
@@ -30,12 +30,13 @@ struct File(PathBuf);
 
 #[async_trait]
 impl Journal for File {
-    async fn save(&mut self, state: &State, _acts: bool) -> Result<()> {
+    async fn save(&mut self, state: &State, _acts: bool) -> Result<bool> {
         let Self(file) = self;
         let next = file.with_extension("json.new");
         let bytes = serde_json::to_vec(state).context("cannot write the experiment's state as JSON")?;
         std::fs::write(&next, bytes).with_context(|| format!("cannot write {}", next.display()))?;
-        std::fs::rename(&next, &*file).with_context(|| format!("cannot replace {}", file.display()))
+        std::fs::rename(&next, &*file).with_context(|| format!("cannot replace {}", file.display()))?;
+        Ok(true)
     }
 }
 

@@ -7,14 +7,18 @@ use async_trait::async_trait;
 use netsplit_backend::CutRect;
 use netsplit_chains::LoadReport;
 use netsplit_observe::NodeView;
-use netsplit_plan::experiment::{self, Action, State, TimelineEvent, Verdict};
+use netsplit_plan::experiment::{self, Action, FaultStands, State, TimelineEvent, Verdict};
 use netsplit_spec::ValidExperiment;
 use tokio::{
     sync::{MutexGuard, mpsc},
     task::JoinHandle,
 };
 
-use super::{Session, faults::Fault, unix_ms};
+use super::{
+    Session,
+    faults::{Fault, Recalled},
+    unix_ms,
+};
 use crate::outcome::{FaultOutcome, NodeOutcome, RunOutcome};
 
 /// Well below the shortest `within` that a person would ask for.
@@ -34,50 +38,69 @@ pub enum Progress {
 /// Keeps a run's state where a successor finds it.
 #[async_trait]
 pub trait Journal: Send {
-    /// Keeps the state, before anything is done about it. `acts`: the run is about to change something outside. An
-    /// error ends the run, and what it applied is healed.
-    async fn save(&mut self, state: &State, acts: bool) -> Result<()>;
+    /// Keeps the state, before anything is done about it. `acts`: the run is about to change something outside. Not kept
+    /// (false): no fault is begun on it, and the run goes on. An error ends the run, and what it applied is healed.
+    async fn save(&mut self, state: &State, acts: bool) -> Result<bool>;
 }
 
-/// Runs the experiment to its verdict. Dropping the receiver of `events` aborts it; what it applied is healed
+/// Runs the experiment to its verdict, from the beginning or from where another process left it, whose faults were
+/// [recalled](super::faults::FaultTable::recall). Dropping the receiver of `events` aborts it; what it applied is healed
 /// either way.
 pub async fn run(
     session: Arc<Session>,
     valid: ValidExperiment,
+    left: Option<State>,
     mut journal: impl Journal,
     events: mpsc::Sender<Progress>,
 ) -> Result<()> {
-    let _turn = take_turn(&session, &events).await;
-    session.set_experiment(&valid.name).await;
-    session.faults.forget(&valid.name).await;
+    // Any number of plain faults may be active; an experiment that expects something is alone with them.
+    let is_alone = !valid.expect.is_empty();
+    let _turn = if is_alone { take_turn(&session, &events).await } else { None };
+    if events.is_closed() {
+        return Ok(());
+    }
+    if is_alone {
+        session.set_experiment(&valid.name).await;
+    }
+    let state = if let Some(state) = left {
+        experiment::resume(state)
+    } else {
+        session.faults.forget(&valid.name).await;
+        experiment::start(&valid, unix_ms())
+    };
     let mut hands = Hands::default();
-    let ended = drive(&session, &valid, &mut journal, &events, &mut hands).await;
+    let ended = drive(&session, &valid, state, &mut journal, &events, &mut hands).await;
     hands.rest().await;
-    session.set_experiment("").await;
+    if is_alone {
+        session.set_experiment("").await;
+    }
     // Whatever went wrong, nothing that it applied stays.
     session.faults.heal(|fault| fault.owner == valid.name).await?;
     ended
 }
 
 /// One experiment runs per testnet; others wait and say so.
-async fn take_turn<'a>(session: &'a Session, events: &mpsc::Sender<Progress>) -> MutexGuard<'a, ()> {
+async fn take_turn<'a>(session: &'a Session, events: &mpsc::Sender<Progress>) -> Option<MutexGuard<'a, ()>> {
     if let Some(turn) = session.try_turn() {
-        return turn;
+        return Some(turn);
     }
     events.send(Progress::Waits).await.ok();
-    session.turn().await
+    tokio::select! {
+        turn = session.turn() => Some(turn),
+        () = events.closed() => None,
+    }
 }
 
 async fn drive(
     session: &Arc<Session>,
     valid: &ValidExperiment,
+    mut state: State,
     journal: &mut impl Journal,
     events: &mpsc::Sender<Progress>,
     hands: &mut Hands,
 ) -> Result<()> {
-    let started_ms = unix_ms();
+    let started_ms = state.started_ms();
     let mut watch = session.watch()?;
-    let mut state = experiment::start(valid, started_ms);
     let mut tick = tokio::time::interval(STEP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -87,13 +110,13 @@ async fn drive(
             observed.abort = Some("aborted by the user".to_owned());
         }
         let (next, actions) = experiment::step(&state, unix_ms(), &observed);
-        if next != state {
-            journal.save(&next, actions.iter().any(acts)).await?;
-        }
+        let kept = next == state || journal.save(&next, actions.iter().any(acts)).await?;
         state = next;
         for action in actions {
             match action {
                 // Both are given again until their effect is seen, so one that finds the hands full may be skipped.
+                // A successor would not know of a fault that begins on a state that was not kept; it heals in any case.
+                Action::ApplyFault { .. } if !kept => {}
                 Action::ApplyFault { .. } | Action::HealFault { .. } => {
                     hands.act(session, &valid.name, action);
                 }
@@ -157,6 +180,25 @@ impl Hands {
             }
         }));
     }
+}
+
+/// What is to be [recalled](super::faults::FaultTable::recall) of a run that another process began.
+pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
+    let fault = |fault: FaultStands<'_>| {
+        let rects = by_name(session, fault.rects);
+        Recalled {
+            owner: owner.to_owned(),
+            name: fault.id.to_owned(),
+            description: describe(&rects),
+            rects,
+            lasts: Duration::from_millis(fault.lasts_ms),
+            applied_at_ms: fault.applied_at_ms,
+            proven: fault.proven,
+            is_over: fault.heal_asked_at_ms.is_some(),
+            healed_at_ms: fault.healed_at_ms,
+        }
+    };
+    state.faults().map(fault).collect()
 }
 
 fn by_name(session: &Session, rects: &[netsplit_plan::CutRect]) -> Vec<CutRect> {

@@ -95,6 +95,24 @@ pub struct Fault {
     pub was_proven: bool,
     /// The sentence that proved it, kept after its heal.
     proof: String,
+    /// It was over before this process began: that its links are open is known by the agents' word alone, which hold no
+    /// rule of it.
+    recalled_open: bool,
+}
+
+/// A fault of an experiment that another process began.
+#[derive(Clone, Debug)]
+pub struct Recalled {
+    pub owner: String,
+    pub name: String,
+    pub description: String,
+    pub rects: Vec<CutRect>,
+    pub lasts: Duration,
+    pub applied_at_ms: Option<u64>,
+    pub proven: bool,
+    /// It is to be healed, or was.
+    pub is_over: bool,
+    pub healed_at_ms: Option<u64>,
 }
 
 impl Fault {
@@ -140,7 +158,8 @@ impl Fault {
     }
 
     pub fn is_open(&self) -> bool {
-        self.healed_at_ms.is_some() && self.evidence.as_ref().is_some_and(|e| e.state == CutState::Open)
+        let seen_open = self.evidence.as_ref().is_some_and(|evidence| evidence.state == CutState::Open);
+        self.healed_at_ms.is_some() && (seen_open || self.recalled_open)
     }
 
     /// What is known, as one sentence.
@@ -266,6 +285,42 @@ impl FaultTable {
         Ok(())
     }
 
+    /// Takes over, all at once, what another process began: hands over the active faults, and no other. To be called
+    /// before any other change, also with none: until then the backend leaves in force what is in force.
+    pub async fn recall(&self, recalled: Vec<Recalled>) -> Result<()> {
+        let mut entries = self.entries.lock().await;
+        let now = unix_ms();
+        for fault in recalled {
+            let until = (Instant::now() + fault.lasts, now + fault.lasts.as_millis() as u64);
+            let entry = Fault {
+                id: format!("{}/{}", fault.owner, fault.name),
+                name: fault.name,
+                description: fault.description,
+                owner: fault.owner,
+                shape: None,
+                rects: fault.rects,
+                since_ms: fault.applied_at_ms.unwrap_or(now),
+                until: Some(until),
+                applied_at_ms: fault.applied_at_ms,
+                healed_at_ms: fault.is_over.then(|| fault.healed_at_ms.unwrap_or(now)),
+                violations: Vec::new(),
+                evidence: None,
+                measured_at: None,
+                was_proven: fault.proven,
+                proof: "proven before another operator took over".to_owned(),
+                recalled_open: fault.is_over,
+            };
+            if fault.is_over { entries.healed.push(entry) } else { entries.active.push(entry) }
+        }
+        self.hand_over(&entries).await?;
+        let applied = Some(unix_ms());
+        for fault in &mut entries.active {
+            fault.applied_at_ms = fault.applied_at_ms.or(applied);
+        }
+        self.publish(&entries);
+        Ok(())
+    }
+
     async fn apply(
         &self,
         entries: &mut Entries,
@@ -297,6 +352,7 @@ impl FaultTable {
             measured_at: None,
             was_proven: false,
             proof: String::new(),
+            recalled_open: false,
         });
         if let Err(error) = self.hand_over(entries).await {
             entries.active.retain(|fault| fault.id != id);
