@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::units::{Duration, Rate};
+use crate::{
+    operator::OperatorArgs,
+    units::{Duration, Rate},
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -58,6 +61,8 @@ pub enum Command {
     Logs(LogsArgs),
     /// Stop a testnet and remove what it left
     Down(DownArgs),
+    /// Run testnets and experiments that are objects of a Kubernetes cluster (the chart starts it there)
+    Operator(OperatorArgs),
     /// The process that owns a testnet (started by `up` and `run`)
     #[command(name = "__outer", hide = true)]
     Outer { dir: PathBuf },

@@ -7,6 +7,7 @@ mod documents;
 mod launch;
 mod lock;
 mod nearest;
+mod operator;
 mod outcome;
 mod outer;
 mod paths;
@@ -14,6 +15,7 @@ mod pipe;
 mod pod_agent;
 mod problem;
 mod session;
+mod shutdown;
 mod table;
 mod units;
 
@@ -46,6 +48,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         // Namespaces can only be entered before the first thread starts.
         Command::Inner => netsplit_backend::local::run_inner().context("the inner process failed")?,
         Command::Agent => netsplit_backend::local::run_agent().context("the link agent failed")?,
+        Command::Operator(args) => {
+            log_to_stderr();
+            runtime()?.block_on(operator::run(args))?;
+        }
         Command::Outer { dir } => {
             log_to_stderr();
             runtime()?.block_on(outer::run(&dir))?;
@@ -81,7 +87,11 @@ async fn dispatch_async(command: Command) -> Result<ExitCode> {
         Command::Logs(args) => commands::logs::run(&args).await?,
         Command::Down(args) => commands::down::run(&args).await?,
         Command::Init(args) => commands::init::run(&args)?,
-        Command::Outer { .. } | Command::Inner | Command::Agent | Command::PodAgent(_) => {
+        Command::Operator(_)
+        | Command::PodAgent(_)
+        | Command::Outer { .. }
+        | Command::Inner
+        | Command::Agent => {
             unreachable!("dispatched before the runtime starts")
         }
     }
@@ -98,6 +108,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 /// The supervisor's log; `NETSPLIT_LOG` sets what it holds.
 fn log_to_stderr() {
-    let filter = EnvFilter::try_from_env("NETSPLIT_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = ["NETSPLIT_LOG", "RUST_LOG"].iter().find_map(|name| EnvFilter::try_from_env(name).ok());
+    let filter = filter.unwrap_or_else(|| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

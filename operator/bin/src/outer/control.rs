@@ -17,12 +17,12 @@ use tonic::{Request, Response, Status};
 
 use super::{
     experiment, load, selector,
-    shutdown::Shutdown,
     testnet::{self, Testnet},
 };
 use crate::{
     documents, nearest,
     session::{LoadProgress, faults},
+    shutdown::Shutdown,
 };
 
 /// How often a watcher is told of a change.

@@ -7,7 +7,6 @@ mod experiment;
 mod forward;
 mod load;
 mod selector;
-mod shutdown;
 mod testnet;
 
 use std::{path::Path, sync::Arc};
@@ -15,8 +14,8 @@ use std::{path::Path, sync::Arc};
 use anyhow::{Context as _, Result};
 pub use exec::{ExecAnswer, ExecRequest};
 
-use self::{shutdown::Shutdown, testnet::Testnet};
-use crate::{lock, paths::TestnetDir};
+use self::testnet::Testnet;
+use crate::{lock, paths::TestnetDir, shutdown::Shutdown};
 
 /// Runs until the testnet is taken down: by request, by a signal, or because its owner or its network is gone.
 pub async fn run(root: &Path) -> Result<()> {

@@ -1,0 +1,173 @@
+//! Experiments: from the object to its verdict.
+//!
+//! [`validate`] says what the object asks of which testnet; [`drive`] runs it in the testnet's session; [`journal`] keeps
+//! its state in its status, before it acts, and says there what is seen.
+
+mod drive;
+mod journal;
+mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    runtime::{
+        Controller,
+        controller::Action,
+        events::EventType,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use netsplit_spec::crd::{Experiment, ExperimentStatus, set_condition};
+
+use self::validate::Refused;
+use super::{
+    context::{Context, condition, is_gone, patch_status},
+    fleet::Guarded,
+};
+
+/// What waits looks again this often: for its testnet, or its turn.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+/// And one that runs, should its task have ended without a verdict, or have been another object's.
+const LOOK_AFTER: Duration = Duration::from_secs(1);
+
+/// Why an experiment's turn broke off; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("cannot write the status: {0}")]
+    Status(#[source] kube::Error),
+}
+
+struct Shared {
+    context: Arc<Context>,
+    experiments: Store<Guarded<Experiment>>,
+}
+
+/// Not yet running, so that others can have its store first.
+pub struct Experiments {
+    controller: Controller<Guarded<Experiment>>,
+    context: Arc<Context>,
+}
+
+pub fn controller(context: &Arc<Context>) -> Experiments {
+    let api = context.watched::<Guarded<Experiment>>();
+    let controller = Controller::new(api, watcher::Config::default());
+    Experiments { controller, context: Arc::clone(context) }
+}
+
+impl Experiments {
+    pub fn store(&self) -> Store<Guarded<Experiment>> {
+        self.controller.store()
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(self) {
+        let shared = Arc::new(Shared { context: self.context, experiments: self.controller.store() });
+        self.controller
+            .run(reconcile, on_error, shared)
+            .for_each(|result| async move {
+                if let Err(error) = result {
+                    tracing::debug!(%error, "an experiment's turn");
+                }
+            })
+            .await;
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that a controller calls")]
+fn on_error(object: Arc<Guarded<Experiment>>, error: &Error, shared: Arc<Shared>) -> Action {
+    let key = ObjectRef::from_obj(&*object).to_string();
+    tracing::warn!(experiment = key, %error, "an experiment could not be reconciled");
+    shared.context.failed("experiment", &key)
+}
+
+async fn reconcile(object: Arc<Guarded<Experiment>>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let context = &shared.context;
+    let _timer = context.metrics.reconcile_seconds.with_label_values(&["experiment"]).start_timer();
+    let is_over = object.0.as_ref().is_ok_and(|experiment| {
+        experiment.status.as_ref().is_some_and(|status| status.finished_at.is_some())
+    });
+    if is_over || object.meta().deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    if context.fleet.is_running(&ObjectRef::from_obj(&*object)) {
+        return Ok(Action::requeue(LOOK_AFTER));
+    }
+    let action = match validate::validate(&object, &shared.experiments, &context.fleet) {
+        Ok(ready) => {
+            drive::start(context, ready);
+            Action::await_change()
+        }
+        Err(Refused::Waits(why)) => {
+            say(
+                context,
+                &object,
+                Told { phase: "Waiting", reason: "Waiting", why: vec![why], accepted: true },
+            )
+            .await?;
+            Action::requeue(LOOK_AGAIN)
+        }
+        Err(Refused::Invalid(why)) => {
+            say(context, &object, Told { phase: "Invalid", reason: "Invalid", why, accepted: false }).await?;
+            // The testnet may change, so that it fits.
+            Action::requeue(Duration::from_secs(30))
+        }
+    };
+    context.succeeded("experiment", &ObjectRef::from_obj(&*object).to_string());
+    Ok(action)
+}
+
+/// Why an experiment does not run.
+struct Told {
+    phase: &'static str,
+    reason: &'static str,
+    why: Vec<String>,
+    accepted: bool,
+}
+
+async fn say(context: &Context, object: &Guarded<Experiment>, told: Told) -> Result<(), Error> {
+    let old = object.0.as_ref().ok().and_then(|experiment| experiment.status.clone()).unwrap_or_default();
+    let generation = object.meta().generation;
+    let text = told.why.join("\n");
+    let mut status = ExperimentStatus {
+        phase: Some(told.phase.to_owned()),
+        observed_generation: generation,
+        reasons: told.why,
+        ..old.clone()
+    };
+    let accepted = if told.accepted {
+        condition("Accepted", true, "Valid", "the spec is valid", generation)
+    } else {
+        condition("Accepted", false, told.reason, text.clone(), generation)
+    };
+    set_condition(&mut status.conditions, accepted);
+    let complete = condition("Complete", false, told.reason, text.clone(), generation);
+    set_condition(&mut status.conditions, complete);
+    if status == old {
+        return Ok(());
+    }
+    let namespace = object.namespace().unwrap_or_default();
+    let api = Api::<Experiment>::namespaced(context.client.clone(), &namespace);
+    match patch_status(&api, &object.name_any(), &object.uid().unwrap_or_default(), &status).await {
+        Err(error) if !is_gone(&error) => return Err(Error::Status(error)),
+        _ => {}
+    }
+    let type_ = if told.accepted { EventType::Normal } else { EventType::Warning };
+    context.tell(&reference(object.meta()), type_, told.reason, text).await;
+    Ok(())
+}
+
+/// What events are about.
+fn reference(meta: &kube::core::ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(Experiment::api_version(&()).into_owned()),
+        kind: Some(Experiment::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}

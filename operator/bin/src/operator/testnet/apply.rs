@@ -1,0 +1,212 @@
+//! The third step: the objects are applied, and the testnet is followed from then on.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use k8s_openapi::{
+    api::{apps::v1::StatefulSet, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+    runtime::{controller::Action, reflector::Store},
+};
+use netsplit_backend::{
+    Backend,
+    kubernetes::{KubernetesBackend, KubernetesConfig, tables::AgentStatus},
+};
+use netsplit_plan::experiment::State;
+use netsplit_spec::crd::Experiment;
+use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    APPLY_AGAIN, Error,
+    build::{Built, FAULT_LEASE},
+    status::{self, Facts},
+    validate::Valid,
+};
+use crate::{
+    operator::{
+        context::Context,
+        fleet::{Followed, Guarded},
+    },
+    session::{Session, experiment::left_by},
+};
+
+/// What is seen to change is applied again after this at the earliest: while pods start, their sets change often.
+const APPLY_PAUSE: Duration = Duration::from_secs(15);
+/// Blocks below the last height told that an observer reads again, so that nothing that became final while nobody
+/// looked is missed.
+const HEIGHTS_BACK: u64 = 1_000;
+
+/// With the leader's own Lease, well below a fault's.
+const FIND_LEADER: Duration = Duration::from_secs(15);
+
+pub async fn apply(
+    context: &Arc<Context>,
+    experiments: &Store<Guarded<Experiment>>,
+    valid: &Valid,
+    built: Built,
+) -> Result<Action, Error> {
+    if let Some(followed) = context.fleet.testnet(&valid.key).filter(|followed| followed.uid == valid.uid) {
+        let facts = followed.facts.borrow().clone();
+        let is_applied =
+            facts.generation == valid.generation && facts.refused.is_none() && facts.unapplied.is_none();
+        if is_applied {
+            let since = facts.applied.map(|at| at.elapsed()).unwrap_or_default();
+            if since < APPLY_PAUSE {
+                return Ok(Action::requeue(APPLY_PAUSE.saturating_sub(since)));
+            }
+            if since < APPLY_AGAIN && sets_of(context, &built.config).await? == facts.sets {
+                return Ok(Action::requeue(APPLY_AGAIN.saturating_sub(since)));
+            }
+        }
+        if followed.session.spec == valid.spec {
+            return put(context, valid, &followed, built).await;
+        }
+        // Another spec is another session: who ran an experiment on the old one is told, and heals.
+        followed.session.fail("its spec was changed".to_owned()).await;
+        context.fleet.end_runs(&valid.key).await;
+        context.fleet.remove_testnet(&valid.key);
+    }
+    let followed = follow(context, experiments, valid, &built).await?;
+    put(context, valid, &followed, built).await
+}
+
+/// Applies the objects, and notes how that went for the status.
+async fn put(context: &Context, valid: &Valid, followed: &Followed, built: Built) -> Result<Action, Error> {
+    let links = links_supported(context, &built).await;
+    let applied = followed.backend.update(built.config, &built.nodes).await;
+    followed.facts.send_modify(|facts| {
+        facts.generation = valid.generation;
+        facts.refused = None;
+        facts.links = links;
+        facts.unapplied = applied.as_ref().err().map(ToString::to_string);
+        facts.applied = Some(tokio::time::Instant::now());
+        facts.sets = applied.as_ref().map(|applied| generations(&applied.stateful_sets)).unwrap_or_default();
+    });
+    applied?;
+    Ok(Action::requeue(APPLY_AGAIN))
+}
+
+/// Name and generation of each set: what differs was changed by somebody else.
+fn generations(sets: &[impl kube::ResourceExt]) -> BTreeMap<String, Option<i64>> {
+    sets.iter().map(|set| (set.name_any(), set.meta().generation)).collect()
+}
+
+async fn sets_of(
+    context: &Context,
+    config: &KubernetesConfig,
+) -> Result<BTreeMap<String, Option<i64>>, Error> {
+    let api: Api<StatefulSet> = Api::namespaced(context.client.clone(), &config.namespace);
+    let found = api.list_metadata(&ListParams::default().labels(&config.selector())).await;
+    Ok(generations(&found.map_err(Error::Read)?.items))
+}
+
+/// Takes the testnet in: its session, with whatever faults an operator before this one has left in force.
+async fn follow(
+    context: &Arc<Context>,
+    experiments: &Store<Guarded<Experiment>>,
+    valid: &Valid,
+    built: &Built,
+) -> Result<Followed, Error> {
+    let backend = KubernetesBackend::new(context.client.clone(), built.config.clone(), &context.hub)?;
+    let backend = Arc::new(backend);
+    let session = Session::new(
+        valid.spec.clone(),
+        built.plan.clone(),
+        Arc::clone(&built.chain),
+        Arc::clone(&backend) as Arc<dyn Backend>,
+        FAULT_LEASE,
+    )?;
+    let seen = u64::try_from(valid.status.final_height).unwrap_or_default();
+    session.follow(seen.saturating_sub(HEIGHTS_BACK).max(1))?;
+    experiments.wait_until_ready().await.context("experiments are not followed any more")?;
+    let (namespace, name) = &valid.key;
+    let mut left = Vec::new();
+    for object in experiments.state() {
+        let Ok(experiment) = &object.0 else { continue };
+        if experiment.metadata.namespace.as_ref() != Some(namespace)
+            || experiment.spec.testnet != *name
+            || experiment.metadata.deletion_timestamp.is_some()
+        {
+            continue;
+        }
+        let status = experiment.status.as_ref().filter(|status| status.finished_at.is_none());
+        let state = status.and_then(|status| serde_json::from_str::<State>(status.state.as_deref()?).ok());
+        if let Some(state) = state {
+            let owner = experiment.metadata.name.as_deref().unwrap_or_default();
+            left.extend(left_by(owner, &session, &state));
+        }
+    }
+    if !left.is_empty() {
+        tracing::info!(testnet = name, faults = left.len(), "going on with what another operator began");
+        agents_found(&backend).await;
+    }
+    if let Err(error) = session.faults.recall(left).await {
+        // The experiments ask for them again, and judge.
+        tracing::error!(testnet = name, "cannot take over the faults in force: {error:#}");
+    }
+    session.run().await?;
+    let facts = Facts::of(valid.generation, valid.spec.faults);
+    let (facts, seen) = watch::channel(facts);
+    let told = status::tell(
+        Arc::clone(context),
+        status::Subject::of(valid),
+        Arc::clone(&session),
+        Arc::clone(&backend),
+        seen,
+    );
+    let told = AbortOnDropHandle::new(tokio::spawn(told));
+    let followed = Followed::new(valid.uid.clone(), backend, session, facts, told);
+    context.fleet.put_testnet(valid.key.clone(), followed.clone());
+    Ok(followed)
+}
+
+/// Agents that have not found their new leader yet cannot confirm what they hold; waits for them, within a limit.
+async fn agents_found(backend: &KubernetesBackend) {
+    let found = || {
+        let all =
+            |agents: &Vec<AgentStatus>| !agents.is_empty() && agents.iter().all(|agent| agent.connected);
+        backend.agents().is_ok_and(|agents| all(&agents))
+    };
+    let mut tick = tokio::time::interval(Duration::from_millis(100));
+    let all = async {
+        while !found() {
+            tick.tick().await;
+        }
+    };
+    if tokio::time::timeout(FIND_LEADER, all).await.is_err() {
+        tracing::warn!("not every link agent has found this operator in time");
+    }
+}
+
+/// Why pods with a link agent would be refused here; none if they would not, or if that cannot be told.
+async fn links_supported(context: &Context, built: &Built) -> Option<String> {
+    let set = built.objects.stateful_sets.first().filter(|_| built.config.faults)?;
+    let template = set.spec.template.clone();
+    let config = &built.config;
+    let pod = Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(format!("{}-probe-", config.testnet)),
+            ..template.metadata.unwrap_or_default()
+        },
+        spec: template.spec,
+        status: None,
+    };
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &config.namespace);
+    let params = PostParams { dry_run: true, ..PostParams::default() };
+    match pods.create(&params, &pod).await {
+        Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("PodSecurity") => {
+            Some(format!(
+                "namespace {0} refuses link agents, which need the capability NET_ADMIN ({1}): set `faults: off` in the \
+                 testnet, or allow them with `kubectl label namespace {0} pod-security.kubernetes.io/enforce=privileged \
+                 --overwrite`",
+                config.namespace, status.message
+            ))
+        }
+        _ => None,
+    }
+}

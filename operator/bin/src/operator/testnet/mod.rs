@@ -1,0 +1,150 @@
+//! Testnets: from the object to what runs, in steps.
+//!
+//! [`validate`] (fallible, asks nobody), [`build`] (asks nobody), [`apply`] (server-side), [`status`] (of what was
+//! applied, for as long as it is followed).
+
+mod apply;
+mod build;
+mod status;
+mod validate;
+
+use std::{sync::Arc, time::Duration};
+
+use futures::StreamExt as _;
+use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::ObjectReference};
+use kube::{
+    Resource as _, ResourceExt as _,
+    runtime::{
+        Controller,
+        controller::Action,
+        events::EventType,
+        reflector::{ObjectRef, Store},
+        watcher,
+    },
+};
+use netsplit_backend::{BackendError, kubernetes::TESTNET_LABEL};
+use netsplit_spec::crd::{Experiment, Testnet, TestnetStatus, set_condition};
+
+pub use self::status::Facts;
+use super::{
+    context::{Context, condition, is_gone, patch_status},
+    fleet::Guarded,
+};
+
+/// What was applied is applied again after this, should somebody have changed it unseen.
+const APPLY_AGAIN: Duration = Duration::from_mins(10);
+
+/// Why a testnet could not be reconciled; it is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Backend(#[from] BackendError),
+    #[error("{0:#}")]
+    Session(#[from] anyhow::Error),
+    #[error("cannot look at what was applied: {0}")]
+    Read(#[source] kube::Error),
+    #[error("cannot write the status: {0}")]
+    Status(#[source] kube::Error),
+}
+
+struct Shared {
+    context: Arc<Context>,
+    experiments: Store<Guarded<Experiment>>,
+}
+
+/// Runs until it is dropped.
+pub async fn controller(context: &Arc<Context>, experiments: Store<Guarded<Experiment>>) {
+    let sets = watcher::Config::default().labels(TESTNET_LABEL);
+    let controller = Controller::new(context.watched::<Guarded<Testnet>>(), watcher::Config::default())
+        .owns(context.watched::<StatefulSet>(), sets);
+    context.fleet.watch_objects(controller.store(), experiments.clone());
+    let shared = Arc::new(Shared { context: Arc::clone(context), experiments });
+    controller
+        .run(reconcile, on_error, shared)
+        .for_each(|result| async move {
+            if let Err(error) = result {
+                tracing::debug!(%error, "a testnet's turn");
+            }
+        })
+        .await;
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "the shape that a controller calls")]
+fn on_error(object: Arc<Guarded<Testnet>>, error: &Error, shared: Arc<Shared>) -> Action {
+    let key = ObjectRef::from_obj(&*object).to_string();
+    tracing::warn!(testnet = key, %error, "a testnet could not be reconciled");
+    shared.context.failed("testnet", &key)
+}
+
+async fn reconcile(object: Arc<Guarded<Testnet>>, shared: Arc<Shared>) -> Result<Action, Error> {
+    let context = &shared.context;
+    let _timer = context.metrics.reconcile_seconds.with_label_values(&["testnet"]).start_timer();
+    if object.meta().deletion_timestamp.is_some() {
+        // What it owns goes with it; the sweep ends what follows it.
+        return Ok(Action::await_change());
+    }
+    let valid = match validate::validate(&object) {
+        Ok(valid) => valid,
+        Err(problems) => {
+            refuse(context, &object, problems).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let built = match build::build(&valid, context) {
+        Ok(built) => built,
+        Err(problem) => {
+            refuse(context, &object, vec![problem]).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let action = apply::apply(context, &shared.experiments, &valid, built).await?;
+    context.succeeded("testnet", &ObjectRef::from_obj(&*object).to_string());
+    Ok(action)
+}
+
+/// Nothing can be made of the object: says why, in its status and as an event.
+async fn refuse(context: &Context, object: &Guarded<Testnet>, problems: Vec<String>) -> Result<(), Error> {
+    let (name, namespace) = (object.name_any(), object.namespace().unwrap_or_default());
+    let key = (namespace.clone(), name.clone());
+    let text = problems.join("\n");
+    // A testnet that runs goes on as it was; its status says what stands in the way of the change.
+    if let Some(followed) = context.fleet.testnet(&key) {
+        followed.facts.send_modify(|facts| facts.refused = Some(text.clone()));
+    } else {
+        let old = object.0.as_ref().ok().and_then(|testnet| testnet.status.clone()).unwrap_or_default();
+        let generation = object.meta().generation;
+        let mut status = TestnetStatus {
+            phase: Some("Invalid".to_owned()),
+            observed_generation: generation,
+            problem: problems.first().cloned(),
+            ..old.clone()
+        };
+        let refused = condition("Accepted", false, "Invalid", text.clone(), generation);
+        set_condition(&mut status.conditions, refused);
+        let ready = condition("Ready", false, "Invalid", "the spec is not valid", generation);
+        set_condition(&mut status.conditions, ready);
+        if status == old {
+            return Ok(());
+        }
+        let api = kube::Api::<Testnet>::namespaced(context.client.clone(), &namespace);
+        match patch_status(&api, &name, &object.uid().unwrap_or_default(), &status).await {
+            Err(error) if !is_gone(&error) => return Err(Error::Status(error)),
+            _ => {}
+        }
+    }
+    let reference = reference(object.meta());
+    context.tell(&reference, EventType::Warning, "Invalid", text).await;
+    Ok(())
+}
+
+/// What events are about.
+fn reference(meta: &kube::core::ObjectMeta) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(Testnet::api_version(&()).into_owned()),
+        kind: Some(Testnet::kind(&()).into_owned()),
+        name: meta.name.clone(),
+        namespace: meta.namespace.clone(),
+        uid: meta.uid.clone(),
+        ..ObjectReference::default()
+    }
+}

@@ -1,0 +1,209 @@
+//! The last step: what is seen of a testnet, told in its status whenever it changes.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{Api, runtime::events::EventType};
+use netsplit_backend::{NodeState, kubernetes::KubernetesBackend};
+use netsplit_spec::crd::{Testnet, TestnetStatus, set_condition};
+use tokio::{
+    sync::watch,
+    time::{Instant, MissedTickBehavior},
+};
+
+use super::validate::Valid;
+use crate::{
+    operator::{
+        context::{Context, condition, is_gone, patch_status},
+        fleet::Key,
+    },
+    session::Session,
+};
+
+/// How often the nodes are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Heights alone are no news: at rest the status is written this often.
+const HEIGHTS_EVERY: Duration = Duration::from_mins(3);
+/// After a failed write.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What the steps before know.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Of the spec that was applied last.
+    pub generation: Option<i64>,
+    /// A newer spec was refused, and why.
+    pub refused: Option<String>,
+    /// The objects could not be applied, and why.
+    pub unapplied: Option<String>,
+    pub applied: Option<Instant>,
+    /// Name and generation of each StatefulSet, as they were applied.
+    pub sets: BTreeMap<String, Option<i64>>,
+    /// Whether links are to be broken here at all.
+    faults: bool,
+    /// Why they cannot be.
+    pub links: Option<String>,
+}
+
+impl Facts {
+    pub fn of(generation: Option<i64>, faults: bool) -> Self {
+        Self { generation, faults, ..Self::default() }
+    }
+}
+
+/// The object that is told about.
+pub struct Subject {
+    key: Key,
+    uid: String,
+    reference: ObjectReference,
+    status: TestnetStatus,
+}
+
+impl Subject {
+    pub fn of(valid: &Valid) -> Self {
+        Self {
+            key: valid.key.clone(),
+            uid: valid.uid.clone(),
+            reference: valid.reference.clone(),
+            status: valid.status.clone(),
+        }
+    }
+}
+
+/// Tells for as long as it is polled.
+pub async fn tell(
+    context: Arc<Context>,
+    subject: Subject,
+    session: Arc<Session>,
+    backend: Arc<KubernetesBackend>,
+    mut facts: watch::Receiver<Facts>,
+) {
+    let Subject { key: (namespace, name), uid, reference, status: mut last } = subject;
+    let api: Api<Testnet> = Api::namespaced(context.client.clone(), &namespace);
+    let mut tick = tokio::time::interval(LOOK_EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut told = Instant::now();
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            changed = facts.changed() => if changed.is_err() { return },
+        }
+        let lost = session.refresh_nodes().await.err().map(|error| format!("{error:#}"));
+        let known = facts.borrow_and_update().clone();
+        let status = look(&session, &backend, &known, lost, &last).await;
+        let is_news = TestnetStatus { final_height: last.final_height, ..status.clone() } != last;
+        if !is_news && told.elapsed() < HEIGHTS_EVERY {
+            continue;
+        }
+        match patch_status(&api, &name, &uid, &whole(&status)).await {
+            Ok(()) => {
+                told = Instant::now();
+                announce(&context, &reference, &last, &status).await;
+                last = status;
+            }
+            Err(error) if is_gone(&error) => return,
+            Err(error) => {
+                tracing::warn!(testnet = name, %error, "cannot write the status");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// With what is absent as null: a merge would leave the old value.
+fn whole(status: &TestnetStatus) -> serde_json::Value {
+    let mut value = serde_json::json!({ "problem": null, "experiment": null });
+    if let (Some(all), Ok(serde_json::Value::Object(given))) =
+        (value.as_object_mut(), serde_json::to_value(status))
+    {
+        all.extend(given);
+    }
+    value
+}
+
+async fn announce(
+    context: &Context,
+    reference: &ObjectReference,
+    last: &TestnetStatus,
+    status: &TestnetStatus,
+) {
+    if last.phase != status.phase && status.phase.as_deref() == Some("Running") {
+        let note = format!("all {} nodes run and make blocks final", status.nodes);
+        context.tell(reference, EventType::Normal, "Ready", note).await;
+    }
+    if last.problem != status.problem
+        && let Some(problem) = &status.problem
+    {
+        context.tell(reference, EventType::Warning, "Problem", problem.clone()).await;
+    }
+}
+
+async fn look(
+    session: &Session,
+    backend: &KubernetesBackend,
+    facts: &Facts,
+    lost: Option<String>,
+    last: &TestnetStatus,
+) -> TestnetStatus {
+    let state = session.state().await;
+    let views = session.views();
+    let runs =
+        |name: &str| state.nodes.iter().any(|node| node.name == name && node.state == NodeState::Running);
+    let nodes = session.plan.nodes.len();
+    let ready = views.iter().filter(|view| view.following && runs(&view.name)).count();
+    let alive = ready == nodes && views.iter().all(|view| view.final_height > 0);
+    let failed = state.nodes.iter().find_map(|node| match &node.state {
+        NodeState::Failed { reason } => Some(format!("{}: {reason}", node.name)),
+        _ => None,
+    });
+    let unable = backend.agents().unwrap_or_default().into_iter().find_map(|agent| {
+        let why = agent.unable?;
+        Some(format!("the link agent of {} cannot cut links: {why}", agent.node))
+    });
+    let refused = facts.refused.clone();
+    let blocked = facts.unapplied.clone().or_else(|| facts.links.clone()).or(failed).or(lost);
+    let was_ready = last.phase.as_deref().is_some_and(|phase| phase == "Running" || phase == "Degraded");
+    let phase = match (alive, was_ready) {
+        (true, _) => "Running",
+        (false, true) => "Degraded",
+        (false, false) => "Starting",
+    };
+    let mut status = TestnetStatus {
+        phase: Some(phase.to_owned()),
+        observed_generation: facts.generation,
+        nodes: nodes as i32,
+        ready: ready as i32,
+        final_height: views.iter().map(|view| view.final_height).max().unwrap_or_default() as i64,
+        experiment: (!state.experiment.is_empty()).then_some(state.experiment),
+        problem: refused.clone().or_else(|| blocked.clone()),
+        conditions: last.conditions.clone(),
+    };
+    let generation = facts.generation;
+    let accepted = match &refused {
+        None => condition("Accepted", true, "Valid", "the spec is valid", generation),
+        Some(why) => condition("Accepted", false, "Invalid", why.clone(), generation),
+    };
+    set_condition(&mut status.conditions, accepted);
+    let ready = match (alive, &blocked) {
+        (true, _) => {
+            let message = format!("all {nodes} nodes run and make blocks final");
+            condition("Ready", true, "NodesReady", message, generation)
+        }
+        (false, Some(why)) => condition("Ready", false, "Blocked", why.clone(), generation),
+        (false, None) => {
+            let message = "not every node runs, answers and holds a final block: see status.ready";
+            condition("Ready", false, "NodesNotReady", message, generation)
+        }
+    };
+    set_condition(&mut status.conditions, ready);
+    let links = match (facts.faults, facts.links.clone(), unable) {
+        (false, ..) => {
+            condition("LinksSupported", false, "FaultsOff", "the testnet has `faults: off`", generation)
+        }
+        (true, Some(why), _) => condition("LinksSupported", false, "PodSecurity", why, generation),
+        (true, None, Some(why)) => condition("LinksSupported", false, "AgentUnable", why, generation),
+        (true, None, None) => condition("LinksSupported", true, "LinkAgents", "links can be cut", generation),
+    };
+    set_condition(&mut status.conditions, links);
+    status
+}
