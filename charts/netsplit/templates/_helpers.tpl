@@ -41,30 +41,32 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{ index . 1 }}:{{ default $root.Chart.AppVersion $root.Values.image.tag }}
 {{- end -}}
 
-{{/* What the operator does with the objects of a testnet. Each verb has its use; apply is a patch. */}}
+{{/* What the operator does with the objects of a testnet. Each verb has its use; server-side apply is create and patch. */}}
 {{- define "netsplit.rules" -}}
 - apiGroups: [netsplit.dev]
   resources: [testnets, experiments]
-  verbs: [get, list, watch, patch, update]
+  verbs: [get, list, watch]
 - apiGroups: [netsplit.dev]
-  resources: [testnets/status, experiments/status, testnets/finalizers, experiments/finalizers]
-  verbs: [get, patch, update]
+  resources: [testnets/status, experiments/status]
+  verbs: [patch]
+# Where owner references are enforced, this is the right to be an owner.
+- apiGroups: [netsplit.dev]
+  resources: [testnets/finalizers]
+  verbs: [update]
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
-  resources: [services, secrets, configmaps]
-  verbs: [get, list, watch, create, patch, delete]
+  resources: [services, configmaps]
+  verbs: [create, patch]
+# list, delete: those of groups that are gone.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [list, create, patch, delete]
 # create: a dry run only, which tells whether the namespace admits the agent.
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, patch, delete]
-- apiGroups: [""]
-  resources: [pods/log]
-  verbs: [get]
-- apiGroups: [""]
-  resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, delete]
+  verbs: [get, list, watch, create]
 - apiGroups: ["", events.k8s.io]
   resources: [events]
   verbs: [create, patch]
