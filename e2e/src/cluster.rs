@@ -18,6 +18,8 @@ use crate::lab::programs;
 const THEIRS: &str = "NETSPLIT_KUBECONFIG";
 /// Where such a cluster finds the images, without the image's name: `registry.example/team`.
 const THEIR_IMAGES: &str = "NETSPLIT_IMAGE_REGISTRY";
+/// Which of this machine's clusters is ours, from 0 (unless said otherwise) to 15.
+const SLOT: &str = "NETSPLIT_CLUSTER_SLOT";
 
 /// A Kubernetes that answers and knows the images of the binaries under test.
 #[derive(Debug)]
@@ -62,7 +64,7 @@ impl Cluster {
     fn find() -> Result<Self, String> {
         match env::var_os(THEIRS).filter(|file| !file.is_empty()) {
             Some(kubeconfig) => Self::theirs(kubeconfig.into()),
-            None => Self::up(0),
+            None => Self::up(own_slot()?),
         }
     }
 
@@ -72,7 +74,7 @@ impl Cluster {
         let mut script = Command::new(tool("cluster.sh"))
             .arg("hold")
             .args(["netsplit.tar", "netsplit-node.tar"].map(|name| archives.join(name)))
-            .env("NETSPLIT_CLUSTER_SLOT", slot.to_string())
+            .env(SLOT, slot.to_string())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -178,7 +180,7 @@ impl Cluster {
     pub fn part(&self, verb: &str, part: &str) {
         let holder = self.holder.as_ref().expect("the parts of a user's own cluster are not ours");
         let mut command = Command::new(tool("cluster.sh"));
-        command.args([verb, part]).env("NETSPLIT_CLUSTER_SLOT", holder.slot.to_string());
+        command.args([verb, part]).env(SLOT, holder.slot.to_string());
         self.ok(command);
     }
 }
@@ -186,10 +188,7 @@ impl Cluster {
 impl Cluster {
     /// Takes down what is left of the cluster of a slot, if anything is.
     pub fn clear(slot: u8) {
-        let ended = run(
-            Command::new(tool("cluster.sh")).arg("down").env("NETSPLIT_CLUSTER_SLOT", slot.to_string()),
-            None,
-        );
+        let ended = run(Command::new(tool("cluster.sh")).arg("down").env(SLOT, slot.to_string()), None);
         demand("cluster.sh down", &ended);
     }
 
@@ -251,6 +250,14 @@ impl Drop for Namespace<'_> {
         if !ended.status.success() {
             eprintln!("cannot delete {}: {}", self.name, String::from_utf8_lossy(&ended.stderr));
         }
+    }
+}
+
+/// Where the cluster of a test run is put; another run beside it takes another one.
+fn own_slot() -> Result<u8, String> {
+    match env::var(SLOT) {
+        Ok(slot) => slot.parse().map_err(|_| format!("{SLOT}={slot} is no number from 0 to 15")),
+        Err(_) => Ok(0),
     }
 }
 

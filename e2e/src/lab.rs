@@ -359,7 +359,7 @@ fn read(file: &Path) -> String {
 
 /// Where the programs under test are: `$NETSPLIT_BIN`, else beside this program, or beside its folder if it is a test:
 /// where cargo puts them.
-pub(crate) fn programs() -> PathBuf {
+pub fn programs() -> PathBuf {
     let dir = env::var_os("NETSPLIT_BIN").filter(|dir| !dir.is_empty()).map_or_else(
         || {
             let own = env::current_exe().expect("a program knows its own path");

@@ -13,7 +13,7 @@ mod wait;
 
 pub use busy::{Busy, BusyLoops, busy_run};
 pub use cluster::{Cluster, Images, Namespace};
-pub use lab::{Background, Ended, Lab};
+pub use lab::{Background, Ended, Lab, programs};
 pub use outcome::{Expectation, FaultOutcome, LoadStatus, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
 pub use process::{Kind, Process, kill, of_state_dir as processes_of};
 pub use spec::{Experiment, Testnet};

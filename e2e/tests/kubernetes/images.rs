@@ -2,9 +2,12 @@
 
 use netsplit_e2e::Cluster;
 
+use crate::alone;
+
 /// The most that a namespace can ask for: not root, no capability, a root that cannot be written.
 #[test]
 fn both_images_run_where_restricted_is_enforced() {
+    let _alone = alone();
     let cluster = Cluster::shared();
     let namespace = cluster.namespace("images");
     let label = "pod-security.kubernetes.io/enforce=restricted";

@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fs, process::Command};
 
 use netsplit_e2e::Cluster;
 
+use crate::alone;
+
 /// One that no other test uses.
 const SLOT: u8 = 15;
 
@@ -65,6 +67,7 @@ fn up() -> Cluster {
 
 #[test]
 fn nothing_remains_after_a_cluster_or_a_killed_one() {
+    let _alone = alone();
     Cluster::clear(SLOT);
     let before = machine();
     let cluster = up();
