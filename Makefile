@@ -17,7 +17,7 @@ IMAGES  := $(BIN)/images
 export PATH := $(TOOLS)/bin:$(PATH)
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
 
 setup: ## install what the build needs (Debian packages; needs root, else prints the line to run)
 	@scripts/setup.sh
@@ -36,6 +36,9 @@ install: build ## put netsplit and netsplit-node under PREFIX/bin (default /usr/
 
 demo: build ## launch a testnet, split it, heal it, print the verdict
 	@scripts/demo.sh $(BIN)
+
+demo-kubernetes: build setup-cluster ## the same on a real Kubernetes, by helm and kubectl (root)
+	@scripts/demo-kubernetes.sh $(BIN)
 
 images: build ## make the container images as OCI archives (no registry, no Docker), beside the binaries
 	@e2e/cluster/images.sh $(BIN) $(IMAGES)
@@ -70,7 +73,7 @@ gen: ## write what is generated from the types: the custom resource definitions
 	$(CARGO) build $(PROFILE) --workspace --example crds
 	$(BIN)/examples/crds charts/netsplit/crds
 
-test: setup check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets
+test: setup setup-cluster check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets, Kubernetes
 	$(CARGO) build $(PROFILE) --workspace --bins --examples
 	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace
 
@@ -94,4 +97,4 @@ $(TOOLS)/bin/typos:
 	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
 	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
 
-.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo check fmt fmt-check lint walls deny typos gen test sim bench soak clean
+.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo demo-kubernetes check fmt fmt-check lint walls deny typos gen test sim bench soak clean
