@@ -17,6 +17,9 @@ pub(crate) struct FaultState {
     proven_at_ms: Option<u64>,
     /// Since when it is active without proof.
     unproven_since_ms: Option<u64>,
+    /// It was seen to be something else than what was asked for.
+    #[serde(default)]
+    violated: bool,
     pub heal_asked_at_ms: Option<u64>,
     pub healed_at_ms: Option<u64>,
     pub open_at_ms: Option<u64>,
@@ -62,6 +65,7 @@ impl FaultState {
             applied_at_ms: None,
             proven_at_ms: None,
             unproven_since_ms: None,
+            violated: false,
             heal_asked_at_ms: None,
             healed_at_ms: None,
             open_at_ms: None,
@@ -109,9 +113,12 @@ impl FaultState {
             self.given_at_ms = None;
             log.note_at(at_ms, TimelineKind::FaultApplied, format!("{} applied", self.id()));
         }
-        if self.healed_at_ms.is_none()
-            && let Some(violation) = seen.violations.first()
+        // Once: what is told of it later must not stand in the way of its heal.
+        if !self.violated
+            && self.healed_at_ms.is_none()
+            && let Some(violation) = self.violation(seen)
         {
+            self.violated = true;
             let text = format!("fault `{}` was not what was asked for: {violation}", self.id());
             log.note(TimelineKind::FaultViolated, text.clone());
             return Some(text);
@@ -160,6 +167,17 @@ impl FaultState {
         (now_ms.saturating_sub(since) > PROOF_MS).then(|| {
             format!("fault `{}` was applied, but without proof for {}", self.id(), seconds(PROOF_MS))
         })
+    }
+
+    fn violation(&self, seen: &FaultObserved) -> Option<String> {
+        let anew = || match (self.applied_at_ms, seen.applied_at_ms) {
+            (Some(first_ms), Some(again_ms)) if again_ms > first_ms => {
+                let after = seconds(again_ms - first_ms);
+                Some(format!("it was applied anew after {after}, so its links were open in between"))
+            }
+            _ => None,
+        };
+        seen.violations.first().cloned().or_else(anew)
     }
 
     fn see_heal(&mut self, log: &mut Log<'_>, seen: &FaultObserved) -> Option<String> {

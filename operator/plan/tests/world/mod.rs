@@ -33,6 +33,8 @@ pub struct World {
     pub proves: When,
     pub violated: When,
     pub heals: bool,
+    /// When whoever drives the run applies the fault once more, having lost what it had applied.
+    pub applied_anew_at: Option<u64>,
     /// When the links open although nobody asked the state machine.
     pub opens_at: Option<u64>,
     pub confirms: bool,
@@ -89,6 +91,7 @@ impl Default for World {
             proves: Box::new(|_| true),
             violated: Box::new(|_| false),
             heals: true,
+            applied_anew_at: None,
             opens_at: None,
             confirms: true,
             host: Box::new(|_| HostPressure {
@@ -234,6 +237,11 @@ impl World {
     }
 
     fn tick(&mut self, now: u64) {
+        if let Some(at) = self.applied_anew_at.filter(|at| *at <= now) {
+            for fault in self.now.faults.iter_mut().filter(|fault| fault.applied.is_some()) {
+                fault.applied = Some(at);
+            }
+        }
         if let Some(at) = self.opens_at.filter(|at| *at <= now) {
             for fault in self.now.faults.iter_mut().filter(|fault| fault.applied.is_some()) {
                 fault.healed.get_or_insert(at);
@@ -304,7 +312,7 @@ impl World {
                 id: fault.id.clone(),
                 applied_at_ms: fault.applied.map(|at| EPOCH + at),
                 proven: (self.proves)(now) && fault.applied.is_some_and(|at| now > at + 800),
-                violations: if (self.violated)(now) && fault.healed.is_none() {
+                violations: if (self.violated)(now) && fault.applied.is_some() {
                     vec!["12 probes crossed from full-0 to full-1".to_owned()]
                 } else {
                     Vec::new()
