@@ -73,6 +73,49 @@ mod disk {
         contract(&open(folder.path()));
     }
 
+    /// Bytes of all files in a folder.
+    fn size(folder: &Path) -> u64 {
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len()).sum()
+    }
+
+    /// A node that is killed again and again writes many small files: what they delete must go all the same.
+    #[test]
+    fn a_store_that_is_opened_again_and_again_does_not_grow() {
+        const KEPT: u64 = 1_000;
+        const PAIRS: u64 = 60;
+        const LENGTH: usize = 300;
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = open(folder.path());
+        // Cannot be compressed.
+        let mut noise = 7_u64;
+        let mut value = || -> Vec<u8> {
+            let mut byte = || {
+                noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                noise.to_be_bytes()[0]
+            };
+            (0..LENGTH).map(|_| byte()).collect()
+        };
+        let mut largest = 0;
+        for height in 1..=8 * KEPT {
+            if height % 20 == 0 {
+                drop(store);
+                store = open(folder.path());
+                largest = largest.max(size(folder.path()));
+            }
+            let mut batch = Batch::default();
+            for place in 0..PAIRS {
+                let key = |height: u64| [height.to_be_bytes(), place.to_be_bytes()].concat();
+                batch.put(Column::Blocks, key(height), value());
+                if height > KEPT {
+                    batch.delete(Column::Blocks, key(height - KEPT));
+                }
+            }
+            store.commit(batch).unwrap();
+        }
+        let kept = KEPT * PAIRS * LENGTH as u64;
+        assert!(largest < 4 * kept, "{largest} bytes hold {kept}");
+    }
+
     #[test]
     fn a_chain_is_the_same_on_disk_and_in_memory_and_after_opening_it_again() {
         let folder = tempfile::tempdir().unwrap();
