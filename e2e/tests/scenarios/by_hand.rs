@@ -50,11 +50,27 @@ fn a_detached_testnet_is_told_split_cut_healed_and_loaded() {
 
     let log = lab.ok(&["logs", "validator-0", "-n", "5"]);
     assert!((1..=5).contains(&log.lines().count()), "{log}");
+    output_that_nobody_reads_ends_a_command_in_silence(&lab);
     let ended = lab.run(&["logs", "validator-9"]);
     assert!(ended.code != Some(0) && ended.stderr.contains("validator-"), "{ended:#?}");
 
     lab.ok(&["down"]);
     lab.assert_nothing_left();
+}
+
+/// As behind `| head -1`: with the exit code that a shell tells of it, and without the signal that a closed socket sends, too.
+fn output_that_nobody_reads_ends_a_command_in_silence(lab: &Lab) {
+    const CLOSED: i32 = 141;
+    for arguments in [&["status"][..], &["logs", "validator-0"]] {
+        let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+        drop(reader);
+        let ended = lab.netsplit(arguments).stdout(writer).output().expect("netsplit can be started");
+        assert_eq!(
+            (ended.status.code(), ended.stderr.as_slice()),
+            (Some(CLOSED), &b""[..]),
+            "{arguments:?}: {ended:?}"
+        );
+    }
 }
 
 /// While it lasts no node makes a block final; after the heal every node does.

@@ -61,7 +61,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             runtime()?.block_on(pod_agent::run(args))?;
         }
         command => {
-            pipe::end_when_closed()?;
+            pipe::end_when_closed();
             return runtime()?.block_on(dispatch_async(command));
         }
     }

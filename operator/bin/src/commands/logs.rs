@@ -13,6 +13,7 @@ use crate::{
     cli::LogsArgs,
     client, nearest,
     paths::{self, TestnetDir},
+    pipe::Output,
 };
 
 /// How often a followed log is looked at; the file is on this machine, so a look costs a system call.
@@ -33,7 +34,7 @@ pub async fn run(args: &LogsArgs) -> Result<()> {
         }
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", path.display())),
     };
-    let mut out = std::io::stdout().lock();
+    let mut out = Output::lock();
     let before = dir.node_log_before(&args.node);
     let before = match File::open(&before) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
