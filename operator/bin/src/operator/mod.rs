@@ -14,6 +14,7 @@ mod http;
 mod metrics;
 mod testnet;
 mod time;
+mod turns;
 
 use std::{net::SocketAddr, sync::Arc};
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{Api, ResourceExt as _, runtime::events::EventType};
+use kube::{Api, Resource as _, ResourceExt as _, runtime::events::EventType};
 use netsplit_plan::experiment::{Phase, State, TimelineKind, Verdict};
 use netsplit_spec::crd::Experiment;
 use tokio::sync::mpsc;
@@ -32,7 +32,7 @@ async fn drive(context: Arc<Context>, ready: Ready, cancel: CancellationToken) {
     let name = valid.name.clone();
     let api: Api<Experiment> =
         Api::namespaced(context.client.clone(), &experiment.namespace().unwrap_or_default());
-    let reference = super::reference(&experiment.metadata);
+    let reference = experiment.object_ref(&());
     let generation = experiment.metadata.generation;
     let journal = Journal::new(api, name.clone(), uid, generation, Arc::clone(&session), status.clone());
     let left = match status.state.as_deref().map(serde_json::from_str::<State>).transpose() {

@@ -9,8 +9,6 @@ mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Resource as _, ResourceExt as _,
     runtime::{
@@ -27,6 +25,7 @@ use self::validate::Refused;
 use super::{
     context::{Context, condition, is_gone, patch_status},
     fleet::Guarded,
+    turns::{self, Shared},
 };
 
 /// What waits looks again this often: for its testnet, or its turn.
@@ -39,11 +38,6 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 pub enum Error {
     #[error("cannot write the status: {0}")]
     Status(#[source] kube::Error),
-}
-
-struct Shared {
-    context: Arc<Context>,
-    experiments: Store<Guarded<Experiment>>,
 }
 
 /// Not yet running, so that others can have its store first.
@@ -65,28 +59,13 @@ impl Experiments {
 
     /// Runs until it is dropped.
     pub async fn run(self) {
-        let shared = Arc::new(Shared { context: self.context, experiments: self.controller.store() });
-        self.controller
-            .run(reconcile, on_error, shared)
-            .for_each(|result| async move {
-                if let Err(error) = result {
-                    tracing::debug!(%error, "an experiment's turn");
-                }
-            })
-            .await;
+        let shared = Shared { context: self.context, experiments: self.controller.store() };
+        turns::run("experiment", self.controller, shared, reconcile).await;
     }
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the shape that a controller calls")]
-fn on_error(object: Arc<Guarded<Experiment>>, error: &Error, shared: Arc<Shared>) -> Action {
-    let key = ObjectRef::from_obj(&*object).to_string();
-    tracing::warn!(experiment = key, %error, "an experiment could not be reconciled");
-    shared.context.failed("experiment", &key)
 }
 
 async fn reconcile(object: Arc<Guarded<Experiment>>, shared: Arc<Shared>) -> Result<Action, Error> {
     let context = &shared.context;
-    let _timer = context.metrics.reconcile_seconds.with_label_values(&["experiment"]).start_timer();
     let is_over = object.0.as_ref().is_ok_and(|experiment| {
         experiment.status.as_ref().is_some_and(|status| status.finished_at.is_some())
     });
@@ -96,7 +75,7 @@ async fn reconcile(object: Arc<Guarded<Experiment>>, shared: Arc<Shared>) -> Res
     if context.fleet.is_running(&ObjectRef::from_obj(&*object)) {
         return Ok(Action::requeue(LOOK_AFTER));
     }
-    let action = match validate::validate(&object, &shared.experiments, &context.fleet) {
+    Ok(match validate::validate(&object, &shared.experiments, &context.fleet) {
         Ok(ready) => {
             drive::start(context, ready);
             Action::await_change()
@@ -115,9 +94,7 @@ async fn reconcile(object: Arc<Guarded<Experiment>>, shared: Arc<Shared>) -> Res
             // The testnet may change, so that it fits.
             Action::requeue(Duration::from_secs(30))
         }
-    };
-    context.succeeded("experiment", &ObjectRef::from_obj(&*object).to_string());
-    Ok(action)
+    })
 }
 
 /// Why an experiment does not run.
@@ -156,18 +133,6 @@ async fn say(context: &Context, object: &Guarded<Experiment>, told: Told) -> Res
         _ => {}
     }
     let type_ = if told.accepted { EventType::Normal } else { EventType::Warning };
-    context.tell(&reference(object.meta()), type_, told.reason, text).await;
+    context.tell(&object.object_ref(&()), type_, told.reason, text).await;
     Ok(())
-}
-
-/// What events are about.
-fn reference(meta: &kube::core::ObjectMeta) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(Experiment::api_version(&()).into_owned()),
-        kind: Some(Experiment::kind(&()).into_owned()),
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
-        ..ObjectReference::default()
-    }
 }

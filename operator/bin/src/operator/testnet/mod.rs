@@ -10,17 +10,10 @@ mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use futures::StreamExt as _;
-use k8s_openapi::api::{apps::v1::StatefulSet, core::v1::ObjectReference};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Resource as _, ResourceExt as _,
-    runtime::{
-        Controller,
-        controller::Action,
-        events::EventType,
-        reflector::{ObjectRef, Store},
-        watcher,
-    },
+    runtime::{Controller, controller::Action, events::EventType, reflector::Store, watcher},
 };
 use netsplit_backend::{BackendError, kubernetes::TESTNET_LABEL};
 use netsplit_spec::crd::{Experiment, Testnet, TestnetStatus, set_condition};
@@ -29,6 +22,7 @@ pub use self::status::Facts;
 use super::{
     context::{Context, condition, is_gone, patch_status},
     fleet::Guarded,
+    turns::{self, Shared},
 };
 
 /// What was applied is applied again after this, should somebody have changed it unseen.
@@ -47,38 +41,18 @@ pub enum Error {
     Status(#[source] kube::Error),
 }
 
-struct Shared {
-    context: Arc<Context>,
-    experiments: Store<Guarded<Experiment>>,
-}
-
 /// Runs until it is dropped.
 pub async fn controller(context: &Arc<Context>, experiments: Store<Guarded<Experiment>>) {
     let sets = watcher::Config::default().labels(TESTNET_LABEL);
     let controller = Controller::new(context.watched::<Guarded<Testnet>>(), watcher::Config::default())
         .owns(context.watched::<StatefulSet>(), sets);
     context.fleet.watch_objects(controller.store(), experiments.clone());
-    let shared = Arc::new(Shared { context: Arc::clone(context), experiments });
-    controller
-        .run(reconcile, on_error, shared)
-        .for_each(|result| async move {
-            if let Err(error) = result {
-                tracing::debug!(%error, "a testnet's turn");
-            }
-        })
-        .await;
-}
-
-#[allow(clippy::needless_pass_by_value, reason = "the shape that a controller calls")]
-fn on_error(object: Arc<Guarded<Testnet>>, error: &Error, shared: Arc<Shared>) -> Action {
-    let key = ObjectRef::from_obj(&*object).to_string();
-    tracing::warn!(testnet = key, %error, "a testnet could not be reconciled");
-    shared.context.failed("testnet", &key)
+    let shared = Shared { context: Arc::clone(context), experiments };
+    turns::run("testnet", controller, shared, reconcile).await;
 }
 
 async fn reconcile(object: Arc<Guarded<Testnet>>, shared: Arc<Shared>) -> Result<Action, Error> {
     let context = &shared.context;
-    let _timer = context.metrics.reconcile_seconds.with_label_values(&["testnet"]).start_timer();
     if object.meta().deletion_timestamp.is_some() {
         // What it owns goes with it; the sweep ends what follows it.
         return Ok(Action::await_change());
@@ -97,9 +71,7 @@ async fn reconcile(object: Arc<Guarded<Testnet>>, shared: Arc<Shared>) -> Result
             return Ok(Action::await_change());
         }
     };
-    let action = apply::apply(context, &shared.experiments, &valid, built).await?;
-    context.succeeded("testnet", &ObjectRef::from_obj(&*object).to_string());
-    Ok(action)
+    apply::apply(context, &shared.experiments, &valid, built).await
 }
 
 /// Nothing can be made of the object: says why, in its status and as an event.
@@ -132,19 +104,6 @@ async fn refuse(context: &Context, object: &Guarded<Testnet>, problems: Vec<Stri
             _ => {}
         }
     }
-    let reference = reference(object.meta());
-    context.tell(&reference, EventType::Warning, "Invalid", text).await;
+    context.tell(&object.object_ref(&()), EventType::Warning, "Invalid", text).await;
     Ok(())
-}
-
-/// What events are about.
-fn reference(meta: &kube::core::ObjectMeta) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(Testnet::api_version(&()).into_owned()),
-        kind: Some(Testnet::kind(&()).into_owned()),
-        name: meta.name.clone(),
-        namespace: meta.namespace.clone(),
-        uid: meta.uid.clone(),
-        ..ObjectReference::default()
-    }
 }

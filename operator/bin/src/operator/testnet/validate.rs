@@ -31,7 +31,7 @@ pub fn validate(object: &Guarded<Testnet>) -> Result<Valid, Vec<String>> {
         uid: testnet.uid().ok_or_else(unnamed)?,
         generation: testnet.metadata.generation,
         owner: testnet.controller_owner_ref(&()).ok_or_else(unnamed)?,
-        reference: super::reference(&testnet.metadata),
+        reference: testnet.object_ref(&()),
         spec,
         status: testnet.status.clone().unwrap_or_default(),
     })
