@@ -11,6 +11,7 @@ use k8s_openapi::{
 use kube::{Api, Client, api::PostParams};
 use tokio::time::{sleep, timeout};
 
+use super::tenure::Tenure;
 use crate::session::unix_ms;
 
 const NAME: &str = "netsplit-operator";
@@ -29,19 +30,27 @@ pub struct Election {
     identity: String,
     /// As it was last seen, and when that was new.
     seen: Option<(Lease, Instant)>,
+    /// Of the last election that was won.
+    tenure: Tenure,
 }
 
 impl Election {
     /// `identity` differs between any two processes.
     pub fn new(client: Client, namespace: &str, identity: String) -> Self {
-        Self { api: Api::namespaced(client, namespace), identity, seen: None }
+        let tenure = Tenure::until(Instant::now());
+        Self { api: Api::namespaced(client, namespace), identity, seen: None, tenure }
     }
 
-    /// Waits until this process leads; gives the term, which is higher than all before.
-    pub async fn win(&mut self) -> u64 {
+    /// Waits until this process leads; gives the term, which is higher than all before, and how long it lasts.
+    pub async fn win(&mut self) -> (u64, Tenure) {
         loop {
-            match timeout(LEASE, self.try_win()).await {
-                Ok(Ok(Some(term))) => return term,
+            let began = Instant::now();
+            match timeout(GIVE_UP, self.try_win()).await {
+                Ok(Ok(Some(term))) => {
+                    // What is left of an earlier tenure must not write in this one.
+                    self.tenure = Tenure::until(began + GIVE_UP);
+                    return (term, self.tenure.clone());
+                }
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::warn!("cannot stand for election: {error:#}"),
                 Err(_) => tracing::warn!("cannot stand for election: the API server does not answer"),
@@ -84,7 +93,10 @@ impl Election {
             let left = GIVE_UP.saturating_sub(renewed.elapsed());
             let began = Instant::now();
             match timeout(left.min(RENEW_EVERY), self.renew()).await {
-                Ok(Ok(true)) => renewed = began,
+                Ok(Ok(true)) => {
+                    renewed = began;
+                    self.tenure.extend(began + GIVE_UP);
+                }
                 Ok(Ok(false)) => return "another operator leads".to_owned(),
                 Ok(Err(error)) => tracing::warn!("cannot renew the leader's Lease: {error:#}"),
                 Err(_) => tracing::warn!("cannot renew the leader's Lease: no answer"),

@@ -12,6 +12,7 @@ mod experiment;
 mod fleet;
 mod http;
 mod metrics;
+mod tenure;
 mod testnet;
 mod time;
 mod turns;
@@ -110,15 +111,15 @@ async fn govern(
     shutdown: &Shutdown,
 ) {
     loop {
-        let term = tokio::select! {
-            term = election.win() => term,
+        let (term, tenure) = tokio::select! {
+            won = election.win() => won,
             () = shutdown.asked() => return,
         };
         tracing::info!(term, "this operator leads");
         hub.lead(term);
         metrics.leader.set(1);
-        let context =
-            Context::new(client.clone(), args.clone(), Arc::clone(hub), tables.clone(), metrics.clone());
+        let client = tenure.client(client.clone());
+        let context = Context::new(client, args.clone(), Arc::clone(hub), tables.clone(), metrics.clone());
         let is_over = tokio::select! {
             () = lead(&context) => false,
             reason = election.keep() => {
