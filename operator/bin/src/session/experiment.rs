@@ -193,6 +193,7 @@ pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
             rects,
             lasts: Duration::from_millis(fault.lasts_ms),
             applied_at_ms: fault.applied_at_ms,
+            kept_at_ms: state.last_step_ms(),
             proven: fault.proven,
             is_over: fault.heal_asked_at_ms.is_some(),
             healed_at_ms: fault.healed_at_ms,

@@ -3,6 +3,8 @@
 //! The table is the desired state. It is handed to the backend whole, so that faults compose and none overwrites
 //! another. Leases are renewed from here alone: when this process dies or hangs, every fault ends by itself.
 
+mod recall;
+
 use std::{
     fmt,
     sync::Arc,
@@ -14,6 +16,7 @@ use netsplit_backend::{Backend, CutEvidence, CutRect, CutRequest, CutState, Proo
 use netsplit_plan::experiment::FaultObserved;
 use tokio::sync::{Mutex, watch};
 
+pub use self::recall::Recalled;
 use super::clock::unix_ms;
 
 /// Chances to renew before a lease ends.
@@ -98,21 +101,6 @@ pub struct Fault {
     /// It was over before this process began: that its links are open is known by the agents' word alone, which hold no
     /// rule of it.
     recalled_open: bool,
-}
-
-/// A fault of an experiment that another process began.
-#[derive(Clone, Debug)]
-pub struct Recalled {
-    pub owner: String,
-    pub name: String,
-    pub description: String,
-    pub rects: Vec<CutRect>,
-    pub lasts: Duration,
-    pub applied_at_ms: Option<u64>,
-    pub proven: bool,
-    /// It is to be healed, or was.
-    pub is_over: bool,
-    pub healed_at_ms: Option<u64>,
 }
 
 impl Fault {
@@ -285,32 +273,15 @@ impl FaultTable {
         Ok(())
     }
 
-    /// Takes over, all at once, what another process began: hands over the active faults, and no other. To be called
-    /// before any other change, also with none: until then the backend leaves in force what is in force.
+    /// Takes over, all at once, what another process began: hands over the active faults, and no other. One whose lease may
+    /// have ended meanwhile is over. To be called before any other change, also with none: until then the backend leaves in
+    /// force what is in force.
     pub async fn recall(&self, recalled: Vec<Recalled>) -> Result<()> {
         let mut entries = self.entries.lock().await;
         let now = unix_ms();
         for fault in recalled {
-            let until = (Instant::now() + fault.lasts, now + fault.lasts.as_millis() as u64);
-            let entry = Fault {
-                id: format!("{}/{}", fault.owner, fault.name),
-                name: fault.name,
-                description: fault.description,
-                owner: fault.owner,
-                shape: None,
-                rects: fault.rects,
-                since_ms: fault.applied_at_ms.unwrap_or(now),
-                until: Some(until),
-                applied_at_ms: fault.applied_at_ms,
-                healed_at_ms: fault.is_over.then(|| fault.healed_at_ms.unwrap_or(now)),
-                violations: Vec::new(),
-                evidence: None,
-                measured_at: None,
-                was_proven: fault.proven,
-                proof: "proven before another operator took over".to_owned(),
-                recalled_open: fault.is_over,
-            };
-            if fault.is_over { entries.healed.push(entry) } else { entries.active.push(entry) }
+            let fault = fault.take_over(self.lease, now);
+            if fault.healed_at_ms.is_some() { entries.healed.push(fault) } else { entries.active.push(fault) }
         }
         self.hand_over(&entries).await?;
         let applied = Some(unix_ms());

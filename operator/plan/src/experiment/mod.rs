@@ -157,6 +157,11 @@ impl State {
         self.started_ms
     }
 
+    /// When the run was last looked at: a caller that reads a kept state back knows of nothing later.
+    pub fn last_step_ms(&self) -> u64 {
+        self.last_step_ms
+    }
+
     /// Where each fault stands that was asked for.
     pub fn faults(&self) -> impl Iterator<Item = FaultStands<'_>> {
         self.faults.iter().filter_map(FaultState::stands)
