@@ -3,6 +3,8 @@
 mod chart;
 mod experiments;
 mod images;
+mod installed;
+mod succession;
 mod test_cluster;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
