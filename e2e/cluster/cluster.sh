@@ -5,6 +5,7 @@
 #   cluster.sh down                  take it down; nothing remains
 #   cluster.sh status                what runs
 #   cluster.sh import IMAGE.tar...   make images known to it
+#   cluster.sh tag IMAGE NAME        give an image that it knows another name
 #   cluster.sh hold [IMAGE.tar...]   as up; takes it down when standard input ends (not one that was up before)
 #   cluster.sh start|stop PART       start one part of it, or end it as a crash does: apiserver, kubelet, ...
 #   cluster.sh programs              build Kubernetes, CoreDNS and helm into the cache; prints their folder
@@ -203,6 +204,10 @@ import() {
     done
 }
 
+tag() { # IMAGE NAME
+    ctr --address "$SOCKET" --namespace k8s.io images tag --force "$1" "$2" >/dev/null || die "cannot name $1 $2"
+}
+
 usage() {
     echo "export KUBECONFIG=$KUBECONFIG_FILE"
     echo "export PATH=$(recorded folder-of-programs):\$PATH"
@@ -275,6 +280,7 @@ up) lock; await_holder; up "$@"; usage ;;
 down) lock; take_down ;;
 status) status ;;
 import) is_up || die "no cluster is up ($STATE)"; import "$@" ;;
+tag) is_up || die "no cluster is up ($STATE)"; tag "$@" ;;
 hold) hold "$@" ;;
 start | stop) tell "$verb" "$@" ;;
 programs) "$here/programs.sh" ;;

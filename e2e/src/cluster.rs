@@ -178,10 +178,64 @@ impl Cluster {
 
     /// Ends or starts one part of our own cluster (`apiserver`, `kubelet`, ...): the end is that of a crash.
     pub fn part(&self, verb: &str, part: &str) {
+        self.ok(self.script(&[verb, part]));
+    }
+
+    /// Gives an image that our own cluster knows another name, under which it is as if it had just been loaded.
+    pub fn tag(&self, image: &str, name: &str) {
+        self.ok(self.script(&["tag", image, name]));
+    }
+
+    /// Makes a volume on our own cluster's node, for one claim only.
+    pub fn volume(&self, claim: &Claim<'_>) -> Volume<'_> {
+        assert!(self.holder.is_some(), "a user's own cluster has volumes of its own");
+        let Claim { namespace, name, class, size } = claim;
+        let volume = format!("{namespace}-{name}");
+        // Everything of our own cluster lies beside its kubeconfig, and its node sees it there.
+        let folder = self.kubeconfig.with_file_name("volumes").join(&volume);
+        std::fs::create_dir_all(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        self.apply(&format!(
+            "apiVersion: v1\nkind: PersistentVolume\nmetadata: {{name: {volume}}}\nspec:\n  capacity: {{storage: {size}}}\n  \
+             accessModes: [ReadWriteOnce]\n  persistentVolumeReclaimPolicy: Retain\n  storageClassName: {class:?}\n  \
+             claimRef: {{namespace: {namespace}, name: {name}}}\n  local: {{path: {}}}\n  nodeAffinity:\n    required:\n      \
+             nodeSelectorTerms: [{{matchExpressions: [{{key: kubernetes.io/os, operator: Exists}}]}}]\n",
+            folder.display()
+        ));
+        Volume { cluster: self, name: volume }
+    }
+
+    fn script(&self, arguments: &[&str]) -> Command {
         let holder = self.holder.as_ref().expect("the parts of a user's own cluster are not ours");
         let mut command = Command::new(tool("cluster.sh"));
-        command.args([verb, part]).env(SLOT, holder.slot.to_string());
-        self.ok(command);
+        command.args(arguments).env(SLOT, holder.slot.to_string());
+        command
+    }
+}
+
+/// What a volume is made for.
+#[derive(Clone, Copy, Debug)]
+pub struct Claim<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    /// Its storage class; empty for none.
+    pub class: &'a str,
+    pub size: &'a str,
+}
+
+/// A volume of our own cluster. It goes when this is dropped.
+#[derive(Debug)]
+pub struct Volume<'a> {
+    cluster: &'a Cluster,
+    name: String,
+}
+
+impl Drop for Volume<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "persistentvolume", &self.name, "--wait=false"];
+        let ended = run(&mut self.cluster.kubectl(&delete), None);
+        if !ended.status.success() {
+            eprintln!("cannot delete {}: {}", self.name, String::from_utf8_lossy(&ended.stderr));
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod spec;
 mod wait;
 
 pub use busy::{Busy, BusyLoops, busy_run};
-pub use cluster::{Cluster, Images, Namespace};
+pub use cluster::{Claim, Cluster, Images, Namespace, Volume};
 pub use lab::{Background, Ended, Lab, programs};
 pub use outcome::{Expectation, FaultOutcome, LoadStatus, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
 pub use process::{Kind, Process, kill, of_state_dir as processes_of};

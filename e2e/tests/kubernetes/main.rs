@@ -1,5 +1,6 @@
 //! Scenarios on a real Kubernetes.
 
+mod blocked;
 mod chart;
 mod experiments;
 mod images;

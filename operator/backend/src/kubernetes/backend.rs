@@ -1,12 +1,14 @@
 //! The [`Backend`] of a testnet on a cluster.
 
+mod missing;
 mod pods;
+mod trouble;
 
 use std::{
     net::{IpAddr, Ipv4Addr},
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use async_trait::async_trait;
@@ -18,7 +20,8 @@ use kube::{Api, Client, api::DeleteParams};
 use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
-pub use self::pods::Pods;
+use self::{missing::Missing, trouble::Lasting};
+pub use self::{pods::Pods, trouble::Trouble};
 use super::{
     apply::{Applied, apply, delete},
     config::KubernetesConfig,
@@ -39,10 +42,19 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct KubernetesBackend {
     client: Client,
     config: Mutex<KubernetesConfig>,
+    /// As they were applied last.
+    sets: Mutex<Vec<StatefulSet>>,
     links: Option<Arc<TestnetLinks>>,
     pods: watch::Receiver<Pods>,
     config_changed: watch::Sender<KubernetesConfig>,
     _watch: AbortOnDropHandle<()>,
+}
+
+/// What was seen of the pods' troubles so far.
+#[derive(Debug, Default)]
+pub struct Troubles {
+    missing: Missing,
+    lasting: Lasting,
 }
 
 impl std::fmt::Debug for KubernetesBackend {
@@ -69,6 +81,7 @@ impl KubernetesBackend {
         Ok(Self {
             client,
             config: Mutex::new(config),
+            sets: Mutex::default(),
             links,
             pods,
             config_changed,
@@ -92,12 +105,21 @@ impl KubernetesBackend {
         let objects = render(&config, nodes).map_err(|error| BackendError::Invalid(error.to_string()))?;
         *self.config.lock().unwrap_or_else(PoisonError::into_inner) = config.clone();
         self.config_changed.send_replace(config);
+        self.sets.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&objects.stateful_sets);
         apply(&self.client, &objects).await
     }
 
     /// Every node's link agent; empty without faults.
     pub fn agents(&self) -> Result<Vec<AgentStatus>, BackendError> {
         self.links.as_ref().map_or_else(|| Ok(Vec::new()), |links| links.agents())
+    }
+
+    /// What keeps a pod from running its node: the first one's, in the order of the nodes. To be called several times a
+    /// second.
+    pub async fn trouble(&self, seen: &mut Troubles) -> Option<Trouble> {
+        let missing = self.missing(&mut seen.missing).await;
+        let trouble = missing.or_else(|| self.pods.borrow().trouble(&self.config()));
+        seen.lasting.see(trouble, Instant::now())
     }
 
     /// Changes whenever a pod does.

@@ -9,16 +9,18 @@ pub mod agent;
 mod apply;
 mod backend;
 mod config;
+mod dry_run;
 mod render;
 pub mod tables;
 mod tls;
 
 pub use apply::{Applied, apply};
-pub use backend::{KubernetesBackend, Pods};
+pub use backend::{KubernetesBackend, Pods, Trouble, Troubles};
 pub use config::{
     AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KubernetesConfig, NODE_CONTAINER, NodePorts,
     TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,
 };
+pub use dry_run::would_take;
 pub use render::{Objects, RenderError, render};
 pub use tables::{AgentStatus, ApiReviewer, PodIdentity, ReviewError, TableHub, TokenReviewer};
 pub use tls::TablesTls;

@@ -18,6 +18,7 @@ use kube::{
 };
 use tokio::sync::watch;
 
+use super::trouble::Trouble;
 use crate::{
     backend::{NodeState, NodeStatus},
     kubernetes::{
@@ -104,6 +105,17 @@ impl Pods {
                 }
             })
             .collect()
+    }
+
+    /// The first one that something keeps from running its node.
+    pub(super) fn trouble(&self, config: &KubernetesConfig) -> Option<Trouble> {
+        config.node_names().find_map(|node| Trouble::of(self.by_name.get(&config.pod_name(&node))?))
+    }
+
+    /// The first node that has no pod.
+    pub(super) fn missing(&self, config: &KubernetesConfig) -> Option<String> {
+        let has_none = |node: &String| !self.by_name.contains_key(&config.pod_name(node));
+        config.node_names().filter(|_| self.listed).find(has_none)
     }
 
     pub(super) fn members(&self, config: &KubernetesConfig) -> Vec<Member> {

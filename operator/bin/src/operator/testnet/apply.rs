@@ -3,18 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use k8s_openapi::{
-    api::{apps::v1::StatefulSet, core::v1::Pod},
-    apimachinery::pkg::apis::meta::v1::ObjectMeta,
-};
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
-    Api,
-    api::{ListParams, PostParams},
+    Api, ResourceExt as _,
+    api::ListParams,
     runtime::{controller::Action, reflector::Store},
 };
 use netsplit_backend::{
     Backend,
-    kubernetes::{KubernetesBackend, KubernetesConfig, tables::AgentStatus},
+    kubernetes::{KubernetesBackend, KubernetesConfig, tables::AgentStatus, would_take},
 };
 use netsplit_plan::experiment::State;
 use netsplit_spec::crd::Experiment;
@@ -186,19 +183,9 @@ async fn agents_found(backend: &KubernetesBackend) {
 /// Why pods with a link agent would be refused here; none if they would not, or if that cannot be told.
 async fn links_supported(context: &Context, built: &Built) -> Option<String> {
     let set = built.objects.stateful_sets.first().filter(|_| built.config.faults)?;
-    let template = set.spec.template.clone();
     let config = &built.config;
-    let pod = Pod {
-        metadata: ObjectMeta {
-            generate_name: Some(format!("{}-probe-", config.testnet)),
-            ..template.metadata.unwrap_or_default()
-        },
-        spec: template.spec,
-        status: None,
-    };
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &config.namespace);
-    let params = PostParams { dry_run: true, ..PostParams::default() };
-    match pods.create(&params, &pod).await {
+    let pod = format!("{}-0", set.name_any());
+    match would_take(&context.client, set, &pod).await {
         Err(kube::Error::Api(status)) if status.code == 403 && status.message.contains("PodSecurity") => {
             Some(format!(
                 "namespace {0} refuses link agents, which need the capability NET_ADMIN ({1}): set `faults: off` in the \

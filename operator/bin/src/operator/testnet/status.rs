@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, runtime::events::EventType};
-use netsplit_backend::{NodeState, kubernetes::KubernetesBackend};
-use netsplit_spec::crd::{Testnet, TestnetStatus, set_condition};
+use netsplit_backend::{
+    NodeState,
+    kubernetes::{KubernetesBackend, Trouble, Troubles},
+};
+use netsplit_spec::crd::{Condition, Testnet, TestnetStatus, set_condition};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -83,6 +86,7 @@ pub async fn tell(
     let mut tick = tokio::time::interval(LOOK_EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Instant::now();
+    let mut troubles = Troubles::default();
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -90,7 +94,8 @@ pub async fn tell(
         }
         let lost = session.refresh_nodes().await.err().map(|error| format!("{error:#}"));
         let known = facts.borrow_and_update().clone();
-        let status = look(&session, &backend, &known, lost, &last).await;
+        let trouble = backend.trouble(&mut troubles).await;
+        let status = look(&session, &backend, &known, trouble, lost, &last).await;
         let is_news = TestnetStatus { final_height: last.final_height, ..status.clone() } != last;
         if !is_news && told.elapsed() < HEIGHTS_EVERY {
             continue;
@@ -134,7 +139,9 @@ async fn announce(
     if last.problem != status.problem
         && let Some(problem) = &status.problem
     {
-        context.tell(reference, EventType::Warning, "Problem", problem.clone()).await;
+        let is_it = |condition: &&Condition| condition.message == *problem;
+        let reason = status.conditions.iter().find(is_it).map_or("Problem", |condition| &condition.reason);
+        context.tell(reference, EventType::Warning, reason, problem.clone()).await;
     }
 }
 
@@ -142,6 +149,7 @@ async fn look(
     session: &Session,
     backend: &KubernetesBackend,
     facts: &Facts,
+    trouble: Option<Trouble>,
     lost: Option<String>,
     last: &TestnetStatus,
 ) -> TestnetStatus {
@@ -152,16 +160,16 @@ async fn look(
     let nodes = session.plan.nodes.len();
     let ready = views.iter().filter(|view| view.following && runs(&view.name)).count();
     let alive = ready == nodes && views.iter().all(|view| view.final_height > 0);
-    let failed = state.nodes.iter().find_map(|node| match &node.state {
-        NodeState::Failed { reason } => Some(format!("{}: {reason}", node.name)),
-        _ => None,
-    });
     let unable = backend.agents().unwrap_or_default().into_iter().find_map(|agent| {
         let why = agent.unable?;
         Some(format!("the link agent of {} cannot cut links: {why}", agent.node))
     });
     let refused = facts.refused.clone();
-    let blocked = facts.unapplied.clone().or_else(|| facts.links.clone()).or(failed).or(lost);
+    let as_trouble = |reason| move |message| Trouble { reason, message };
+    let blocked = (facts.unapplied.clone().map(as_trouble("NotApplied")))
+        .or_else(|| facts.links.clone().map(as_trouble("PodSecurity")))
+        .or(trouble)
+        .or_else(|| lost.map(as_trouble("PodsUnknown")));
     let was_ready = last.phase.as_deref().is_some_and(|phase| phase == "Running" || phase == "Degraded");
     let phase = match (alive, was_ready) {
         (true, _) => "Running",
@@ -175,7 +183,7 @@ async fn look(
         ready: ready as i32,
         final_height: views.iter().map(|view| view.final_height).max().unwrap_or_default() as i64,
         experiment: (!state.experiment.is_empty()).then_some(state.experiment),
-        problem: refused.clone().or_else(|| blocked.clone()),
+        problem: refused.clone().or_else(|| blocked.as_ref().map(|trouble| trouble.message.clone())),
         conditions: last.conditions.clone(),
     };
     let generation = facts.generation;
@@ -189,7 +197,7 @@ async fn look(
             let message = format!("all {nodes} nodes run and make blocks final");
             condition("Ready", true, "NodesReady", message, generation)
         }
-        (false, Some(why)) => condition("Ready", false, "Blocked", why.clone(), generation),
+        (false, Some(why)) => condition("Ready", false, why.reason, why.message.clone(), generation),
         (false, None) => {
             let message = "not every node runs, answers and holds a final block: see status.ready";
             condition("Ready", false, "NodesNotReady", message, generation)
