@@ -2,6 +2,7 @@
 
 mod blocked;
 mod chart;
+mod evicted;
 mod experiments;
 mod images;
 mod installed;
