@@ -54,6 +54,12 @@ fn a_deleted_fault_is_healed() {
     here.quickstart();
     here.namespace.apply(&partition("cut", "1h"));
     here.until_fault_is("cut", "proven");
+    // In one breath: the new object is another one, whatever the end of the old one still has to say.
+    for _ in 0..3 {
+        here.namespace.ok(&["delete", "experiment/cut"]);
+        here.namespace.apply(&partition("cut", "1h"));
+        here.until_fault_is("cut", "proven");
+    }
     here.namespace.ok(&["delete", "experiment/cut"]);
     here.the_chain_lives("after");
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    fmt,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -9,7 +10,6 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
-    api::{Patch, PatchParams},
     runtime::{
         controller::Action,
         events::{Event, EventType, Recorder, Reporter},
@@ -17,7 +17,10 @@ use kube::{
 };
 use netsplit_backend::kubernetes::{TableHub, TablesAddress};
 use netsplit_spec::crd::{Condition, ConditionStatus};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 
 use super::{OperatorArgs, fleet::Fleet, metrics::Metrics, time};
 
@@ -100,18 +103,44 @@ impl Context {
     }
 }
 
-/// Replaces parts of an object's status. An object of this name that is not the one of this UID is left alone.
-pub async fn patch_status<K>(api: &Api<K>, name: &str, uid: &str, status: &impl Serialize) -> kube::Result<()>
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + std::fmt::Debug,
-{
-    let patch = serde_json::json!({ "metadata": { "uid": uid }, "status": status });
-    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop)
+/// What became of a status that was to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Written {
+    Yes,
+    /// The object is gone, or is another one of the same name.
+    Gone,
 }
 
-/// The object is gone, or is another one of the same name.
-pub fn is_gone(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 404 || status.code == 409)
+/// Replaces an object's status.
+pub async fn write_status<K>(
+    api: &Api<K>,
+    name: &str,
+    uid: &str,
+    status: &impl Serialize,
+) -> kube::Result<Written>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + fmt::Debug,
+{
+    // A merge would be asked of whatever has the name: for a status, the API server does not look at the UID in it.
+    let patch = serde_json::json!([
+        { "op": "test", "path": "/metadata/uid", "value": uid },
+        { "op": "add", "path": "/status", "value": status },
+    ]);
+    let request = http::Request::patch(format!("{}/{name}/status", api.resource_url()))
+        .header(http::header::CONTENT_TYPE, "application/json-patch+json")
+        .body(serde_json::to_vec(&patch).map_err(kube::Error::SerdeError)?)
+        .map_err(kube::Error::HttpError)?;
+    match api.clone().into_client().request::<IgnoredAny>(request).await {
+        Ok(_) => Ok(Written::Yes),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Written::Gone),
+        // A test that fails and a status that is not valid have the same code.
+        Err(kube::Error::Api(status)) if status.code == 422 => match api.get_metadata_opt(name).await? {
+            Some(found) if found.metadata.uid.as_deref() == Some(uid) => Err(kube::Error::Api(status)),
+            _ => Ok(Written::Gone),
+        },
+        Err(error) => Err(error),
+    }
 }
 
 /// A condition as of now.
@@ -129,5 +158,51 @@ pub fn condition(
         message: message.into(),
         last_transition_time: time::now(),
         observed_generation: generation,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use netsplit_spec::crd::{Experiment, ExperimentStatus};
+
+    use super::*;
+
+    /// An API server that refuses every write with this code, and has an object of the UID `2`.
+    fn refusing(code: u16) -> Client {
+        let answer = move |request: Request<Body>| async move {
+            let (code, body) = if request.method() == Method::PATCH {
+                let status = serde_json::json!({ "kind": "Status", "status": "Failure", "code": code });
+                (code, status)
+            } else {
+                let meta = serde_json::json!({ "name": "e", "namespace": "n", "uid": "2" });
+                (
+                    200,
+                    serde_json::json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta }),
+                )
+            };
+            let answer = Response::builder().status(code).body(Body::from(body.to_string().into_bytes()));
+            Ok::<_, Infallible>(answer.expect("it is an answer"))
+        };
+        Client::new(tower::service_fn(answer), "default")
+    }
+
+    async fn write(code: u16, uid: &str) -> kube::Result<Written> {
+        let api: Api<Experiment> = Api::namespaced(refusing(code), "n");
+        write_status(&api, "e", uid, &ExperimentStatus::default()).await
+    }
+
+    #[tokio::test]
+    async fn another_object_of_the_same_name_is_left_alone() {
+        assert_eq!(write(422, "1").await.unwrap(), Written::Gone);
+        assert_eq!(write(404, "1").await.unwrap(), Written::Gone);
+        // Nothing is known of an object that could not be written just now, or with that status.
+        for code in [409, 422, 500] {
+            assert!(write(code, "2").await.is_err(), "{code}");
+        }
+        assert_eq!(write(200, "2").await.unwrap(), Written::Yes);
     }
 }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::drive::End;
 use crate::{
     operator::{
-        context::{condition, is_gone, patch_status},
+        context::{Written, condition, write_status},
         time,
     },
     session::{self, Session, faults::Fault},
@@ -68,21 +68,15 @@ impl Journal {
     }
 
     async fn write(&self, status: ExperimentStatus) -> Result<(), WriteError> {
-        let mut value = serde_json::json!({ "state": null, "faultSummary": null, "summary": null });
-        if let (Some(all), Ok(serde_json::Value::Object(given))) =
-            (value.as_object_mut(), serde_json::to_value(&status))
-        {
-            all.extend(given);
-        }
-        let written = timeout(WRITE_TIMEOUT, patch_status(&self.api, &self.name, &self.uid, &value)).await;
+        let written = timeout(WRITE_TIMEOUT, write_status(&self.api, &self.name, &self.uid, &status)).await;
         let mut kept = self.kept();
         kept.next = Instant::now() + KEEP_EVERY;
         match written {
-            Ok(Ok(())) => {
+            Ok(Ok(Written::Yes)) => {
                 kept.status = status;
                 Ok(())
             }
-            Ok(Err(error)) if is_gone(&error) => Err(WriteError::Gone),
+            Ok(Ok(Written::Gone)) => Err(WriteError::Gone),
             Ok(Err(error)) => Err(WriteError::Failed(error.to_string())),
             Err(_) => Err(WriteError::Failed("no answer in time".to_owned())),
         }

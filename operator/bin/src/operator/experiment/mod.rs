@@ -23,7 +23,7 @@ use netsplit_spec::crd::{Experiment, ExperimentStatus, set_condition};
 
 use self::validate::Refused;
 use super::{
-    context::{Context, condition, is_gone, patch_status},
+    context::{Context, Written, condition, write_status},
     fleet::Guarded,
     turns::{self, Shared},
 };
@@ -128,9 +128,9 @@ async fn say(context: &Context, object: &Guarded<Experiment>, told: Told) -> Res
     }
     let namespace = object.namespace().unwrap_or_default();
     let api = Api::<Experiment>::namespaced(context.client.clone(), &namespace);
-    match patch_status(&api, &object.name_any(), &object.uid().unwrap_or_default(), &status).await {
-        Err(error) if !is_gone(&error) => return Err(Error::Status(error)),
-        _ => {}
+    let written = write_status(&api, &object.name_any(), &object.uid().unwrap_or_default(), &status).await;
+    if written.map_err(Error::Status)? == Written::Gone {
+        return Ok(());
     }
     let type_ = if told.accepted { EventType::Normal } else { EventType::Warning };
     context.tell(&object.object_ref(&()), type_, told.reason, text).await;

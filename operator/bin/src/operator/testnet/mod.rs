@@ -20,7 +20,7 @@ use netsplit_spec::crd::{Experiment, Testnet, TestnetStatus, set_condition};
 
 pub use self::status::Facts;
 use super::{
-    context::{Context, condition, is_gone, patch_status},
+    context::{Context, Written, condition, write_status},
     fleet::Guarded,
     turns::{self, Shared},
 };
@@ -99,9 +99,9 @@ async fn refuse(context: &Context, object: &Guarded<Testnet>, problems: Vec<Stri
             return Ok(());
         }
         let api = kube::Api::<Testnet>::namespaced(context.client.clone(), &namespace);
-        match patch_status(&api, &name, &object.uid().unwrap_or_default(), &status).await {
-            Err(error) if !is_gone(&error) => return Err(Error::Status(error)),
-            _ => {}
+        let written = write_status(&api, &name, &object.uid().unwrap_or_default(), &status).await;
+        if written.map_err(Error::Status)? == Written::Gone {
+            return Ok(());
         }
     }
     context.tell(&object.object_ref(&()), EventType::Warning, "Invalid", text).await;

@@ -17,7 +17,7 @@ use tokio::{
 use super::validate::Valid;
 use crate::{
     operator::{
-        context::{Context, condition, is_gone, patch_status},
+        context::{Context, Written, condition, write_status},
         fleet::Key,
     },
     session::Session,
@@ -100,30 +100,19 @@ pub async fn tell(
         if !is_news && told.elapsed() < HEIGHTS_EVERY {
             continue;
         }
-        match patch_status(&api, &name, &uid, &whole(&status)).await {
-            Ok(()) => {
+        match write_status(&api, &name, &uid, &status).await {
+            Ok(Written::Yes) => {
                 told = Instant::now();
                 announce(&context, &reference, &last, &status).await;
                 last = status;
             }
-            Err(error) if is_gone(&error) => return,
+            Ok(Written::Gone) => return,
             Err(error) => {
                 tracing::warn!(testnet = name, %error, "cannot write the status");
                 tokio::time::sleep(PAUSE).await;
             }
         }
     }
-}
-
-/// With what is absent as null: a merge would leave the old value.
-fn whole(status: &TestnetStatus) -> serde_json::Value {
-    let mut value = serde_json::json!({ "problem": null, "experiment": null });
-    if let (Some(all), Ok(serde_json::Value::Object(given))) =
-        (value.as_object_mut(), serde_json::to_value(status))
-    {
-        all.extend(given);
-    }
-    value
 }
 
 async fn announce(
