@@ -15,7 +15,7 @@ use netsplit_spec::crd::{Experiment, Testnet};
 use tokio::{sync::watch, time::MissedTickBehavior};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{context::Context, testnet::Facts};
+use super::{metrics::Metrics, testnet::Facts};
 use crate::session::Session;
 
 /// How soon the end of an object is noticed.
@@ -146,7 +146,7 @@ impl Fleet {
     }
 
     /// Ends what belongs to objects that are gone or going, for as long as this operator leads.
-    pub async fn sweep(&self, context: &Context) {
+    pub async fn sweep(&self, metrics: &Metrics) {
         let mut tick = tokio::time::interval(SWEEP_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -157,6 +157,7 @@ impl Fleet {
                 let Some(Stores { testnets, experiments }) = inner.stores.clone() else { continue };
                 inner.runs.retain(|uid, run| {
                     let object = experiments.get(&run.object).filter(|object| is(&**object, uid));
+                    // At once: the run itself would find out when it next keeps its state.
                     if object.is_none() {
                         run.cancel.cancel();
                     }
@@ -170,8 +171,8 @@ impl Fleet {
                     }
                     stays
                 });
-                context.metrics.testnets.set(inner.testnets.len() as i64);
-                context.metrics.experiments.set(inner.runs.len() as i64);
+                metrics.testnets.set(inner.testnets.len() as i64);
+                metrics.experiments.set(inner.runs.len() as i64);
             }
             // Who runs an experiment on it is told.
             for session in lost {
@@ -197,4 +198,52 @@ impl Run {
 /// Whether this is the object of that UID, and is to stay.
 fn is(object: &impl kube::ResourceExt, uid: &str) -> bool {
     object.meta().uid.as_deref() == Some(uid) && object.meta().deletion_timestamp.is_none()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector::store::Writer, watcher::Event};
+
+    use super::*;
+
+    fn experiment(uid: &str) -> Guarded<Experiment> {
+        let meta = serde_json::json!({ "name": "e", "namespace": "n", "uid": uid });
+        let spec = serde_json::json!({ "testnet": "t", "expect": [{ "agreement": {} }] });
+        let object = serde_json::json!({
+            "apiVersion": "netsplit.dev/v1alpha1", "kind": "Experiment", "metadata": meta, "spec": spec,
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_run_ends_with_its_object_and_not_with_another_of_its_name() {
+        let (testnets, mut experiments) = (Writer::default(), Writer::default());
+        let fleet = Fleet::default();
+        fleet.watch_objects(testnets.as_reader(), experiments.as_reader());
+        let metrics = Metrics::new().unwrap();
+        let begin = |uid: &str| {
+            let cancel = CancellationToken::new();
+            let asked = cancel.clone();
+            let task = AbortOnDropHandle::new(tokio::spawn(async move { asked.cancelled().await }));
+            let object = ObjectRef::from_obj(&experiment(uid));
+            fleet.put_run(uid.to_owned(), object, ("n".to_owned(), "t".to_owned()), cancel.clone(), task);
+            cancel
+        };
+        let look = async || {
+            tokio::time::timeout(3 * SWEEP_EVERY, fleet.sweep(&metrics)).await.unwrap_err();
+        };
+        experiments.apply_watcher_event(&Event::Apply(experiment("1")));
+        let first = begin("1");
+        look().await;
+        assert!(!first.is_cancelled());
+
+        experiments.apply_watcher_event(&Event::Apply(experiment("2")));
+        let second = begin("2");
+        look().await;
+        assert_eq!((first.is_cancelled(), second.is_cancelled()), (true, false), "it was made anew");
+
+        experiments.apply_watcher_event(&Event::Delete(experiment("2")));
+        look().await;
+        assert!(second.is_cancelled());
+    }
 }

@@ -147,7 +147,7 @@ async fn lead(context: &Arc<Context>) {
     tokio::select! {
         () = testnets => tracing::error!("the controller of testnets ended"),
         () = experiments.run() => tracing::error!("the controller of experiments ended"),
-        () = context.fleet.sweep(context) => {}
+        () = context.fleet.sweep(&context.metrics) => {}
     }
 }
 
