@@ -56,13 +56,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 - apiGroups: [apps]
   resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
+# list, watch: what somebody changes of a testnet's own is put back. Only names and versions are read.
 - apiGroups: [""]
   resources: [services, configmaps]
-  verbs: [create, patch]
-# list, delete: those of groups that are gone.
+  verbs: [list, watch, create, patch]
+# delete: those of groups that are gone.
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [list, create, patch, delete]
+  verbs: [list, watch, create, patch, delete]
 # create: a dry run only, which tells whether the namespace admits the agent.
 - apiGroups: [""]
   resources: [pods]

@@ -2,14 +2,7 @@
 
 use netsplit_e2e::Claim;
 
-use crate::installed::Installed;
-
-fn testnet(name: &str, count: u32, more: &str) -> String {
-    format!(
-        "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: {name}}}\nspec:\n  consensus: {{bft: \
-         {{blockTime: 500ms}}}}\n  nodes: [{{name: validator, role: validator, count: {count}}}]\n{more}"
-    )
-}
+use crate::installed::{Installed, testnet};
 
 /// The condition says why, with the pod's name and each of these; an event says the same.
 fn is_told(here: &Installed<'_>, testnet: &str, reason: &str, texts: &[&str]) {

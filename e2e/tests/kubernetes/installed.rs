@@ -171,6 +171,14 @@ pub fn height_at(node: SocketAddr) -> Option<u64> {
     metrics.lines().find_map(|line| line.strip_prefix("netsplit_chain_height "))?.trim().parse().ok()
 }
 
+/// A testnet of validators only; `more` is the rest of its spec.
+pub fn testnet(name: &str, count: u32, more: &str) -> String {
+    format!(
+        "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: {name}}}\nspec:\n  consensus: {{bft: \
+         {{blockTime: 500ms}}}}\n  nodes: [{{name: validator, role: validator, count: {count}}}]\n{more}"
+    )
+}
+
 pub fn experiment(name: &str, spec: &str) -> String {
     format!(
         "apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {{name: {name}}}\nspec:\n  testnet: \

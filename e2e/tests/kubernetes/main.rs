@@ -2,6 +2,7 @@
 
 mod blocked;
 mod chart;
+mod edits;
 mod evicted;
 mod experiments;
 mod images;

@@ -16,14 +16,15 @@ use serde::{Serialize, de::DeserializeOwned};
 use super::{
     config::{GROUP_LABEL, MANAGER, TESTNET_LABEL},
     render::Objects,
+    versions::{Version, Versions, version_of},
 };
 use crate::backend::BackendError;
 
 /// What the API server has after an [`apply`].
 #[derive(Debug, Clone, PartialEq)]
 pub struct Applied {
-    /// As they are now, with their status; one a group.
-    pub stateful_sets: Vec<StatefulSet>,
+    /// Of every object that was applied.
+    pub versions: Versions,
     /// `Kind/name` of objects of groups that are gone.
     pub deleted: Vec<String>,
 }
@@ -40,17 +41,20 @@ pub async fn apply(client: &Client, objects: &Objects) -> Result<Applied, Backen
     let sets: Api<StatefulSet> = Api::namespaced(client.clone(), &namespace);
 
     // Everything that pods mount is there before the first pod.
-    tokio::try_join!(
+    let (service, config_map, secrets_now) = tokio::try_join!(
         put(&services, &objects.service),
         put(&config_maps, &objects.config_map),
         try_join_all(objects.secrets.iter().map(|secret| put(&secrets, secret))),
     )?;
-    let stateful_sets = try_join_all(objects.stateful_sets.iter().map(|set| put(&sets, set))).await?;
+    let mut versions: Vec<(String, Version)> = secrets_now.iter().map(version_of).collect();
+    versions.extend([version_of(&service), version_of(&config_map)]);
+    let sets_now = try_join_all(objects.stateful_sets.iter().map(|set| put(&sets, set))).await?;
+    versions.extend(sets_now.iter().map(version_of));
 
     let testnet = objects.service.name_any();
     let mut deleted = delete_orphans(&sets, &testnet, &objects.stateful_sets).await?;
     deleted.extend(delete_orphans(&secrets, &testnet, &objects.secrets).await?);
-    Ok(Applied { stateful_sets, deleted })
+    Ok(Applied { versions: versions.into_iter().collect(), deleted })
 }
 
 async fn put<K>(api: &Api<K>, object: &K) -> Result<K, BackendError>

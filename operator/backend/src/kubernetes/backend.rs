@@ -27,6 +27,7 @@ use super::{
     config::KubernetesConfig,
     render::render,
     tables::{AgentStatus, TableHub, TestnetLinks},
+    versions::{Versions, versions},
 };
 use crate::backend::{
     Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, NodeArtifacts, NodePlace,
@@ -107,6 +108,12 @@ impl KubernetesBackend {
         self.config_changed.send_replace(config);
         self.sets.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&objects.stateful_sets);
         apply(&self.client, &objects).await
+    }
+
+    /// What there is now of what was applied.
+    pub async fn versions(&self) -> Result<Versions, BackendError> {
+        let config = self.config();
+        versions(&self.client, &config.namespace, &config.selector()).await
     }
 
     /// Every node's link agent; empty without faults.

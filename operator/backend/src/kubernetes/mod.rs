@@ -13,6 +13,7 @@ mod dry_run;
 mod render;
 pub mod tables;
 mod tls;
+mod versions;
 
 pub use apply::{Applied, apply};
 pub use backend::{KubernetesBackend, Pods, Trouble, Troubles};
@@ -24,3 +25,4 @@ pub use dry_run::would_take;
 pub use render::{Objects, RenderError, render};
 pub use tables::{AgentStatus, ApiReviewer, PodIdentity, ReviewError, TableHub, TokenReviewer};
 pub use tls::TablesTls;
+pub use versions::{PutBack, Version, Versions, is_untouched, put_back};

@@ -1,21 +1,19 @@
 //! The third step: the objects are applied, and the testnet is followed from then on.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
-    Api, ResourceExt as _,
-    api::ListParams,
-    runtime::{controller::Action, reflector::Store},
+    ResourceExt as _,
+    runtime::{controller::Action, events::EventType, reflector::Store},
 };
 use netsplit_backend::{
     Backend,
-    kubernetes::{KubernetesBackend, KubernetesConfig, tables::AgentStatus, would_take},
+    kubernetes::{KubernetesBackend, PutBack, is_untouched, put_back, tables::AgentStatus, would_take},
 };
 use netsplit_plan::experiment::State;
 use netsplit_spec::crd::Experiment;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{
@@ -32,8 +30,8 @@ use crate::{
     session::{Session, experiment::left_by},
 };
 
-/// What is seen to change is applied again after this at the earliest: while pods start, their sets change often.
-const APPLY_PAUSE: Duration = Duration::from_secs(15);
+/// Between two looks at what was applied: while pods start, their sets change often.
+const LOOK_PAUSE: Duration = Duration::from_secs(5);
 /// Blocks below the last height told that an observer reads again, so that nothing that became final while nobody
 /// looked is missed.
 const HEIGHTS_BACK: u64 = 1_000;
@@ -45,20 +43,22 @@ pub async fn apply(
     context: &Arc<Context>,
     experiments: &Store<Guarded<Experiment>>,
     valid: &Valid,
-    built: Built,
+    built: &Built,
 ) -> Result<Action, Error> {
     if let Some(followed) = context.fleet.testnet(&valid.key).filter(|followed| followed.uid == valid.uid) {
+        followed.facts.send_if_modified(|facts| {
+            std::mem::replace(&mut facts.paused, valid.is_paused) != valid.is_paused
+        });
+        if valid.is_paused {
+            return Ok(Action::await_change());
+        }
         let facts = followed.facts.borrow().clone();
-        let is_applied =
-            facts.generation == valid.generation && facts.refused.is_none() && facts.unapplied.is_none();
+        let is_applied = facts.applied.is_some()
+            && facts.generation == valid.generation
+            && facts.refused.is_none()
+            && facts.unapplied.is_none();
         if is_applied {
-            let since = facts.applied.map(|at| at.elapsed()).unwrap_or_default();
-            if since < APPLY_PAUSE {
-                return Ok(Action::requeue(APPLY_PAUSE.saturating_sub(since)));
-            }
-            if since < APPLY_AGAIN && sets_of(context, &built.config).await? == facts.sets {
-                return Ok(Action::requeue(APPLY_AGAIN.saturating_sub(since)));
-            }
+            return look_after(context, valid, &followed, &facts, built).await;
         }
         if followed.session.spec == valid.spec {
             return put(context, valid, &followed, built).await;
@@ -68,38 +68,60 @@ pub async fn apply(
         context.fleet.end_runs(&valid.key).await;
         context.fleet.remove_testnet(&valid.key);
     }
-    let followed = follow(context, experiments, valid, &built).await?;
+    let followed = follow(context, experiments, valid, built).await?;
+    if valid.is_paused {
+        return Ok(Action::await_change());
+    }
     put(context, valid, &followed, built).await
 }
 
 /// Applies the objects, and notes how that went for the status.
-async fn put(context: &Context, valid: &Valid, followed: &Followed, built: Built) -> Result<Action, Error> {
-    let links = links_supported(context, &built).await;
-    let applied = followed.backend.update(built.config, &built.nodes).await;
+async fn put(context: &Context, valid: &Valid, followed: &Followed, built: &Built) -> Result<Action, Error> {
+    let links = links_supported(context, built).await;
+    let applied = followed.backend.update(built.config.clone(), &built.nodes).await;
     followed.facts.send_modify(|facts| {
         facts.generation = valid.generation;
         facts.refused = None;
         facts.links = links;
         facts.unapplied = applied.as_ref().err().map(ToString::to_string);
-        facts.applied = Some(tokio::time::Instant::now());
-        facts.sets = applied.as_ref().map(|applied| generations(&applied.stateful_sets)).unwrap_or_default();
+        facts.applied = Some(Instant::now());
+        facts.looked = facts.applied;
+        if let Ok(applied) = &applied {
+            facts.versions.clone_from(&applied.versions);
+        }
     });
     applied?;
     Ok(Action::requeue(APPLY_AGAIN))
 }
 
-/// Name and generation of each set: what differs was changed by somebody else.
-fn generations(sets: &[impl kube::ResourceExt]) -> BTreeMap<String, Option<i64>> {
-    sets.iter().map(|set| (set.name_any(), set.meta().generation)).collect()
-}
-
-async fn sets_of(
+/// What was applied is to stay as it is, whoever changes it.
+async fn look_after(
     context: &Context,
-    config: &KubernetesConfig,
-) -> Result<BTreeMap<String, Option<i64>>, Error> {
-    let api: Api<StatefulSet> = Api::namespaced(context.client.clone(), &config.namespace);
-    let found = api.list_metadata(&ListParams::default().labels(&config.selector())).await;
-    Ok(generations(&found.map_err(Error::Read)?.items))
+    valid: &Valid,
+    followed: &Followed,
+    facts: &Facts,
+    built: &Built,
+) -> Result<Action, Error> {
+    let since = |at: Option<Instant>| at.map(|at| at.elapsed()).unwrap_or_default();
+    if since(facts.looked) < LOOK_PAUSE {
+        return Ok(Action::requeue(LOOK_PAUSE.saturating_sub(since(facts.looked))));
+    }
+    let found = followed.backend.versions().await?;
+    followed.facts.send_modify(|facts| facts.looked = Some(Instant::now()));
+    if since(facts.applied) < APPLY_AGAIN && is_untouched(&facts.versions, &found) {
+        return Ok(Action::requeue(APPLY_AGAIN.saturating_sub(since(facts.applied))));
+    }
+    let action = put(context, valid, followed, built).await?;
+    let after = followed.facts.borrow().versions.clone();
+    for PutBack { object, what } in put_back(&facts.versions, &found, &after) {
+        tracing::info!(testnet = valid.key.1, object, what, "put back");
+        let note = format!(
+            "{object} {what}, and is as the testnet says again: change the testnet instead (`kubectl edit testnet {}`)",
+            valid.key.1
+        );
+        context.tell(&valid.reference, EventType::Warning, "PutBack", note).await;
+    }
+    Ok(action)
 }
 
 /// Takes the testnet in: its session, with whatever faults an operator before this one has left in force.
@@ -147,7 +169,7 @@ async fn follow(
         tracing::error!(testnet = name, "cannot take over the faults in force: {error:#}");
     }
     session.run().await?;
-    let facts = Facts::of(valid.generation, valid.spec.faults);
+    let facts = Facts::of(valid);
     let (facts, seen) = watch::channel(facts);
     let told = status::tell(
         Arc::clone(context),

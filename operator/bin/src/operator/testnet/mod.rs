@@ -10,7 +10,10 @@ mod validate;
 
 use std::{sync::Arc, time::Duration};
 
-use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::{
+    apps::v1::StatefulSet,
+    core::v1::{ConfigMap, Secret, Service},
+};
 use kube::{
     Resource as _, ResourceExt as _,
     runtime::{Controller, controller::Action, events::EventType, reflector::Store, watcher},
@@ -35,17 +38,18 @@ pub enum Error {
     Backend(#[from] BackendError),
     #[error("{0:#}")]
     Session(#[from] anyhow::Error),
-    #[error("cannot look at what was applied: {0}")]
-    Read(#[source] kube::Error),
     #[error("cannot write the status: {0}")]
     Status(#[source] kube::Error),
 }
 
 /// Runs until it is dropped.
 pub async fn controller(context: &Arc<Context>, experiments: Store<Guarded<Experiment>>) {
-    let sets = watcher::Config::default().labels(TESTNET_LABEL);
+    let ours = || watcher::Config::default().labels(TESTNET_LABEL);
     let controller = Controller::new(context.watched::<Guarded<Testnet>>(), watcher::Config::default())
-        .owns(context.watched::<StatefulSet>(), sets);
+        .owns(context.watched::<StatefulSet>(), ours())
+        .owns(context.watched::<Service>(), ours())
+        .owns(context.watched::<ConfigMap>(), ours())
+        .owns(context.watched::<Secret>(), ours());
     context.fleet.watch_objects(controller.store(), experiments.clone());
     let shared = Shared { context: Arc::clone(context), experiments };
     turns::run("testnet", controller, shared, reconcile).await;
@@ -71,7 +75,7 @@ async fn reconcile(object: Arc<Guarded<Testnet>>, shared: Arc<Shared>) -> Result
             return Ok(Action::await_change());
         }
     };
-    apply::apply(context, &shared.experiments, &valid, built).await
+    apply::apply(context, &shared.experiments, &valid, &built).await
 }
 
 /// Nothing can be made of the object: says why, in its status and as an event.

@@ -1,12 +1,12 @@
 //! The last step: what is seen of a testnet, told in its status whenever it changes.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, runtime::events::EventType};
 use netsplit_backend::{
     NodeState,
-    kubernetes::{KubernetesBackend, Trouble, Troubles},
+    kubernetes::{KubernetesBackend, Trouble, Troubles, Versions},
 };
 use netsplit_spec::crd::{Condition, Testnet, TestnetStatus, set_condition};
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 
-use super::validate::Valid;
+use super::validate::{PAUSED, Valid};
 use crate::{
     operator::{
         context::{Context, Written, condition, write_status},
@@ -40,8 +40,12 @@ pub struct Facts {
     /// The objects could not be applied, and why.
     pub unapplied: Option<String>,
     pub applied: Option<Instant>,
-    /// Name and generation of each StatefulSet, as they were applied.
-    pub sets: BTreeMap<String, Option<i64>>,
+    /// Of what was applied.
+    pub versions: Versions,
+    /// When it was last compared with what is there.
+    pub looked: Option<Instant>,
+    /// Nothing is to be applied.
+    pub paused: bool,
     /// Whether links are to be broken here at all.
     faults: bool,
     /// Why they cannot be.
@@ -49,8 +53,13 @@ pub struct Facts {
 }
 
 impl Facts {
-    pub fn of(generation: Option<i64>, faults: bool) -> Self {
-        Self { generation, faults, ..Self::default() }
+    pub fn of(valid: &Valid) -> Self {
+        Self {
+            generation: valid.generation,
+            faults: valid.spec.faults,
+            paused: valid.is_paused,
+            ..Self::default()
+        }
     }
 }
 
@@ -94,7 +103,8 @@ pub async fn tell(
         }
         let lost = session.refresh_nodes().await.err().map(|error| format!("{error:#}"));
         let known = facts.borrow_and_update().clone();
-        let trouble = backend.trouble(&mut troubles).await;
+        // To ask for what is missing would be to change something.
+        let trouble = if known.paused { None } else { backend.trouble(&mut troubles).await };
         let status = look(&session, &backend, &known, trouble, lost, &last).await;
         let is_news = TestnetStatus { final_height: last.final_height, ..status.clone() } != last;
         if !is_news && told.elapsed() < HEIGHTS_EVERY {
@@ -202,5 +212,12 @@ async fn look(
         (true, None, None) => condition("LinksSupported", true, "LinkAgents", "links can be cut", generation),
     };
     set_condition(&mut status.conditions, links);
+    let paused = if facts.paused {
+        let why = format!("nothing of it is applied or put back until the annotation {PAUSED} is removed");
+        condition("Paused", true, "Asked", why, generation)
+    } else {
+        condition("Paused", false, "NotAsked", "what somebody changes is put back", generation)
+    };
+    set_condition(&mut status.conditions, paused);
     status
 }

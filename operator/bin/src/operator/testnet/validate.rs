@@ -6,6 +6,9 @@ use netsplit_spec::crd::{Testnet, TestnetStatus};
 
 use crate::operator::fleet::{Guarded, Key};
 
+/// The annotation that keeps the operator from changing anything of a testnet, as long as it is `true`.
+pub const PAUSED: &str = "netsplit.dev/paused";
+
 /// A testnet that can be built.
 pub struct Valid {
     pub key: Key,
@@ -14,6 +17,8 @@ pub struct Valid {
     pub owner: OwnerReference,
     pub reference: ObjectReference,
     pub spec: netsplit_spec::Testnet,
+    /// Somebody wants to change by hand what it is made of.
+    pub is_paused: bool,
     /// As it was told last.
     pub status: TestnetStatus,
 }
@@ -33,6 +38,7 @@ pub fn validate(object: &Guarded<Testnet>) -> Result<Valid, Vec<String>> {
         owner: testnet.controller_owner_ref(&()).ok_or_else(unnamed)?,
         reference: testnet.object_ref(&()),
         spec,
+        is_paused: testnet.annotations().get(PAUSED).is_some_and(|value| value == "true"),
         status: testnet.status.clone().unwrap_or_default(),
     })
 }
