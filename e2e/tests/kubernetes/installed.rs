@@ -113,6 +113,21 @@ impl Installed<'_> {
         )
     }
 
+    /// The last final block of each of these pods that answers.
+    pub fn heights(&self, pods: &[&str]) -> Vec<u64> {
+        let address = |pod: &&str| {
+            let ip = self.namespace.ok(&[
+                "get",
+                "pod",
+                pod,
+                "--ignore-not-found",
+                "--output=jsonpath={.status.podIP}",
+            ]);
+            Some(SocketAddr::new(ip.parse().ok()?, HTTP_PORT))
+        };
+        pods.iter().filter_map(address).filter_map(height_at).collect()
+    }
+
     pub fn nothing_is_left(&self) {
         until("nothing of the testnet is left", PATIENCE, || {
             let kinds = "pods,statefulsets,services,secrets,configmaps,persistentvolumeclaims";

@@ -1,6 +1,7 @@
 //! Scenarios on a real Kubernetes.
 
 mod blocked;
+mod changes;
 mod chart;
 mod edits;
 mod evicted;

@@ -89,15 +89,28 @@ fn storage_and_faults_off() {
     assert!(!objects.config_map.data.unwrap().contains_key("netsplit-tables-ca.pem"));
 }
 
+/// Nodes read their files when they start: their pods are replaced when these change, and not when nothing but the number of
+/// another group's nodes does.
 #[test]
-fn a_pod_mounts_its_own_files_and_scaling_changes_no_template() {
+fn a_group_is_replaced_when_one_of_its_files_changes() {
     let small = config();
+    let large = KubernetesConfig { groups: vec![group("validator", 2), group("full", 3)], ..config() };
+    let set = |objects: &Objects, group: usize| objects.stateful_sets[group].spec.template.clone();
+    let (before, after) = (rendered(&small), rendered(&large));
+    assert_eq!(set(&before, 0), set(&after, 0));
+    assert_ne!(set(&before, 1), set(&after, 1));
+
+    let mut nodes = nodes(&small);
+    nodes[1].files[1].contents.extend(b"peers = 7\n");
+    let after = render(&small, &nodes).unwrap();
+    assert_ne!(set(&before, 0), set(&after, 0));
+    assert_eq!(set(&before, 1), set(&after, 1));
+}
+
+#[test]
+fn a_pod_mounts_its_own_files() {
     let large = KubernetesConfig { groups: vec![group("validator", 4), group("full", 3)], ..config() };
-    let (small, large) = (rendered(&small), rendered(&large));
-    for (before, after) in small.stateful_sets.iter().zip(&large.stateful_sets) {
-        assert_eq!(before.spec.template, after.spec.template);
-        assert_ne!(before.spec.replicas, after.spec.replicas);
-    }
+    let large = rendered(&large);
     let secret = large.secrets[0].data.clone().unwrap();
     assert_eq!(secret["golden-validator-3.validator.key"], ByteString(b"vote of validator-3\n".to_vec()));
     let pod = large.stateful_sets[0].spec.template.spec.clone().unwrap();

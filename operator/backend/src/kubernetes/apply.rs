@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, fmt::Debug};
 
 use futures::future::try_join_all;
 use k8s_openapi::api::{
-    apps::v1::StatefulSet,
+    apps::v1::{RollingUpdateStatefulSetStrategy, StatefulSet},
     core::v1::{ConfigMap, Secret, Service},
 };
 use kube::{
@@ -27,6 +27,8 @@ pub struct Applied {
     pub versions: Versions,
     /// `Kind/name` of objects of groups that are gone.
     pub deleted: Vec<String>,
+    /// A group's pods are being replaced, and those of the groups after it wait for that: to be applied again.
+    pub rolling: bool,
 }
 
 /// Server-side apply, as field manager `netsplit`: fields that others own are taken from them. Safe to repeat; groups that
@@ -48,13 +50,39 @@ pub async fn apply(client: &Client, objects: &Objects) -> Result<Applied, Backen
     )?;
     let mut versions: Vec<(String, Version)> = secrets_now.iter().map(version_of).collect();
     versions.extend([version_of(&service), version_of(&config_map)]);
-    let sets_now = try_join_all(objects.stateful_sets.iter().map(|set| put(&sets, set))).await?;
-    versions.extend(sets_now.iter().map(version_of));
+    // A set replaces its pods one at a time, but knows nothing of other sets: these wait for each other here, so that a
+    // network of several groups of validators stays final too.
+    let mut rolling = false;
+    for set in &objects.stateful_sets {
+        let applied = put(&sets, &in_turn(set, rolling)).await?;
+        versions.push(version_of(&applied));
+        rolling |= !is_settled(&applied);
+    }
 
     let testnet = objects.service.name_any();
     let mut deleted = delete_orphans(&sets, &testnet, &objects.stateful_sets).await?;
     deleted.extend(delete_orphans(&secrets, &testnet, &objects.secrets).await?);
-    Ok(Applied { versions: versions.into_iter().collect(), deleted })
+    Ok(Applied { versions: versions.into_iter().collect(), deleted, rolling })
+}
+
+/// A set whose pods stay as they are while it waits for others.
+fn in_turn(set: &StatefulSet, waits: bool) -> StatefulSet {
+    let mut set = set.clone();
+    let partition = if waits { set.spec.replicas } else { Some(0) };
+    if let Some(strategy) = &mut set.spec.update_strategy {
+        strategy.rolling_update = Some(RollingUpdateStatefulSetStrategy {
+            partition,
+            ..RollingUpdateStatefulSetStrategy::default()
+        });
+    }
+    set
+}
+
+/// All its pods are of its newest template, and were ready; or it is just being made.
+fn is_settled(set: &StatefulSet) -> bool {
+    let status = set.status.clone().unwrap_or_default();
+    let Some(observed) = status.observed_generation else { return true };
+    Some(observed) >= set.metadata.generation && status.current_revision == status.update_revision
 }
 
 async fn put<K>(api: &Api<K>, object: &K) -> Result<K, BackendError>
@@ -111,5 +139,34 @@ pub(super) fn api_error(what: String, error: kube::Error) -> BackendError {
             }
         }
         _ => BackendError::Io { what, source: std::io::Error::other(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(generation: i64, status: &serde_json::Value) -> StatefulSet {
+        let spec = serde_json::json!({ "replicas": 3, "updateStrategy": { "type": "RollingUpdate" } });
+        let meta = serde_json::json!({ "name": "s", "generation": generation });
+        serde_json::from_value(serde_json::json!({ "metadata": meta, "spec": spec, "status": status }))
+            .unwrap()
+    }
+
+    #[test]
+    fn a_set_is_settled_when_its_controller_says_so_of_what_was_applied() {
+        let status = |observed: i64, current: &str| serde_json::json!({ "observedGeneration": observed, "currentRevision": current, "updateRevision": "b" });
+        assert!(is_settled(&set(1, &serde_json::json!({}))), "it has no pods yet");
+        assert!(is_settled(&set(2, &status(2, "b"))));
+        assert!(!is_settled(&set(2, &status(2, "a"))), "pods of the old template are there");
+        assert!(!is_settled(&set(3, &status(2, "b"))), "it has not been looked at");
+    }
+
+    #[test]
+    fn a_set_that_waits_replaces_no_pod() {
+        let partition = |waits| {
+            in_turn(&set(1, &serde_json::json!({})), waits).spec.update_strategy?.rolling_update?.partition
+        };
+        assert_eq!((partition(true), partition(false)), (Some(3), Some(0)));
     }
 }

@@ -1,5 +1,7 @@
 //! The pod of a node: the node itself, and before it the link agent.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{
         Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort,
@@ -16,6 +18,8 @@ use crate::kubernetes::config::{
     AGENT_CONTAINER, AGENT_PORT, GroupSpec, KubernetesConfig, NODE_CONTAINER, TOKEN_AUDIENCE,
 };
 
+/// Tells pods that were started with other files.
+const FILES: &str = "netsplit.dev/files";
 pub(super) const DATA_VOLUME: &str = "data";
 const SHARED_VOLUME: &str = "shared";
 const OWN_VOLUME: &str = "own";
@@ -42,7 +46,11 @@ pub(super) fn template(
     files: &GroupFiles<'_>,
 ) -> PodTemplateSpec {
     PodTemplateSpec {
-        metadata: Some(ObjectMeta { labels: Some(labels(config, Some(group))), ..ObjectMeta::default() }),
+        metadata: Some(ObjectMeta {
+            labels: Some(labels(config, Some(group))),
+            annotations: Some(BTreeMap::from([(FILES.to_owned(), files.digest.clone())])),
+            ..ObjectMeta::default()
+        }),
         spec: Some(PodSpec {
             init_containers: config.faults.then(|| vec![agent(config)]),
             containers: vec![node(config, files)],
@@ -137,8 +145,7 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
         read_only: Some(true),
         ..mount(SHARED_VOLUME, at(path))
     });
-    // The pod sees its own entries of the group's Secret and no other's; the template is the same for all of them, so that
-    // scaling restarts nobody.
+    // The pod sees its own entries of the group's Secret and no other's.
     let own = files.own.iter().map(|(path, key)| VolumeMount {
         sub_path_expr: Some(format!("$(POD_NAME).{key}")),
         read_only: Some(true),

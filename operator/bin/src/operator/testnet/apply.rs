@@ -88,10 +88,10 @@ async fn put(context: &Context, valid: &Valid, followed: &Followed, built: &Buil
         facts.looked = facts.applied;
         if let Ok(applied) = &applied {
             facts.versions.clone_from(&applied.versions);
+            facts.rolling = applied.rolling;
         }
     });
-    applied?;
-    Ok(Action::requeue(APPLY_AGAIN))
+    Ok(Action::requeue(if applied?.rolling { LOOK_PAUSE } else { APPLY_AGAIN }))
 }
 
 /// What was applied is to stay as it is, whoever changes it.
@@ -108,7 +108,7 @@ async fn look_after(
     }
     let found = followed.backend.versions().await?;
     followed.facts.send_modify(|facts| facts.looked = Some(Instant::now()));
-    if since(facts.applied) < APPLY_AGAIN && is_untouched(&facts.versions, &found) {
+    if !facts.rolling && since(facts.applied) < APPLY_AGAIN && is_untouched(&facts.versions, &found) {
         return Ok(Action::requeue(APPLY_AGAIN.saturating_sub(since(facts.applied))));
     }
     let action = put(context, valid, followed, built).await?;

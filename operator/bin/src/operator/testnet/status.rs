@@ -42,6 +42,8 @@ pub struct Facts {
     pub applied: Option<Instant>,
     /// Of what was applied.
     pub versions: Versions,
+    /// Some groups wait until the pods of another one have been replaced.
+    pub rolling: bool,
     /// When it was last compared with what is there.
     pub looked: Option<Instant>,
     /// Nothing is to be applied.
