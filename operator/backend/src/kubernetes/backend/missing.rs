@@ -58,7 +58,9 @@ impl KubernetesBackend {
                 self.remind(set).await;
                 (since.elapsed() >= MADE_WITHIN).then(|| Trouble::not_made(&pod, &set.name_any()))
             }
-            Err(kube::Error::Api(status)) => Some(Trouble::refused(&pod, &status.message)),
+            Err(kube::Error::Api(status)) if matches!(status.code, 400 | 403 | 422) => {
+                Some(Trouble::refused(&pod, &status.message))
+            }
             Err(error) => {
                 tracing::debug!(%error, pod, "cannot ask whether it would be taken");
                 seen.trouble.take()
