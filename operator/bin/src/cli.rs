@@ -26,7 +26,7 @@ pub struct Cli {
 pub enum Command {
     /// Write a commented quickstart.yaml and split-brain.yaml
     Init(InitArgs),
-    /// Check that this machine can run testnets; say what to enable where it cannot
+    /// Check that testnets can run here; say what to enable where they cannot
     Doctor(JsonArgs),
     /// Launch a testnet: in the foreground until Ctrl-C, or detached
     #[command(after_help = "Example:\n  netsplit up -f quickstart.yaml --detach")]

@@ -1,10 +1,8 @@
 //! `netsplit`: launch a test network, break it on purpose, get a verdict.
 
 mod cli;
-mod client;
 mod commands;
 mod documents;
-mod launch;
 mod lock;
 mod nearest;
 mod operator;
@@ -14,10 +12,12 @@ mod paths;
 mod pipe;
 mod pod_agent;
 mod problem;
+mod selector;
 mod session;
 mod shutdown;
 mod table;
 mod units;
+mod world;
 
 use std::process::ExitCode;
 
@@ -29,6 +29,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     cli::{Cli, Command},
     problem::Usage,
+    world::{Local, World},
 };
 
 fn main() -> ExitCode {
@@ -60,6 +61,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             log_to_stderr();
             runtime()?.block_on(pod_agent::run(args))?;
         }
+        Command::Init(args) => {
+            pipe::end_when_closed();
+            commands::init::run(&args)?;
+        }
         command => {
             pipe::end_when_closed();
             return runtime()?.block_on(dispatch_async(command));
@@ -69,25 +74,26 @@ fn dispatch(command: Command) -> Result<ExitCode> {
 }
 
 async fn dispatch_async(command: Command) -> Result<ExitCode> {
+    let world: &dyn World = &Local;
     match command {
         Command::Run(args) => {
-            return commands::run::run(&args).await.map(|verdict| ExitCode::from(verdict as u8));
+            return commands::run::run(world, &args).await.map(|verdict| ExitCode::from(verdict as u8));
         }
         Command::Doctor(args) => {
-            return commands::doctor::run(&args).await.map(|verdict| ExitCode::from(verdict as u8));
+            return commands::doctor::run(world, &args).await.map(|verdict| ExitCode::from(verdict as u8));
         }
-        Command::Exec(args) => return commands::exec::run(&args).await,
-        Command::Up(args) => commands::up::run(&args).await?,
-        Command::Status(args) => commands::status::run(&args).await?,
-        Command::Split(args) => commands::faults::split(&args).await?,
-        Command::Cut(args) => commands::faults::cut(&args).await?,
-        Command::Heal(args) => commands::faults::heal(&args).await?,
-        Command::Load(args) => commands::load::run(&args).await?,
-        Command::Restart(args) => commands::restart::run(&args).await?,
-        Command::Logs(args) => commands::logs::run(&args).await?,
-        Command::Down(args) => commands::down::run(&args).await?,
-        Command::Init(args) => commands::init::run(&args)?,
+        Command::Exec(args) => return commands::exec::run(world, &args).await,
+        Command::Up(args) => commands::up::run(world, &args).await?,
+        Command::Status(args) => commands::status::run(world, &args).await?,
+        Command::Split(args) => commands::faults::split(world, &args).await?,
+        Command::Cut(args) => commands::faults::cut(world, &args).await?,
+        Command::Heal(args) => commands::faults::heal(world, &args).await?,
+        Command::Load(args) => commands::load::run(world, &args).await?,
+        Command::Restart(args) => commands::restart::run(world, &args).await?,
+        Command::Logs(args) => commands::logs::run(world, &args).await?,
+        Command::Down(args) => commands::down::run(world, &args).await?,
         Command::Operator(_)
+        | Command::Init(_)
         | Command::PodAgent(_)
         | Command::Outer { .. }
         | Command::Inner

@@ -1,6 +1,8 @@
 //! What an experiment ends with: the document that `netsplit run --json` prints.
 
+use anyhow::{Context as _, Result};
 use netsplit_plan::experiment::{Outcome, TimelineEvent, Verdict};
+use netsplit_proto::control::ExperimentEvent;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -39,6 +41,17 @@ pub struct NodeOutcome {
     pub name: String,
     pub final_height: u64,
     pub final_id: String,
+}
+
+/// A line of the story as a follower is told.
+pub fn to_event(event: &TimelineEvent) -> Result<ExperimentEvent> {
+    let kind = serde_json::to_value(event.kind).context("cannot write an event as JSON")?;
+    Ok(ExperimentEvent {
+        at_ms: event.at_ms,
+        kind: kind.as_str().unwrap_or_default().to_owned(),
+        text: event.text.clone(),
+        verdict: String::new(),
+    })
 }
 
 impl RunOutcome {

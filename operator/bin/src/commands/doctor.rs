@@ -1,23 +1,18 @@
 //! `netsplit doctor`.
 
 use anyhow::Result;
-use netsplit_backend::local::{self, CheckStatus};
+use netsplit_backend::local::{Check, CheckStatus};
 use netsplit_plan::experiment::ExitCode;
 
-use crate::{cli::JsonArgs, table};
+use crate::{cli::JsonArgs, table, world::World};
 
-pub async fn run(args: &JsonArgs) -> Result<ExitCode> {
-    let scratch = std::env::temp_dir().join(format!("netsplit-doctor-{}", std::process::id()));
-    let checks = local::doctor(local::LocalConfig::new(scratch.clone())?).await;
-    std::fs::remove_dir_all(&scratch).or_else(|error| match error.kind() {
-        std::io::ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
+pub async fn run(world: &dyn World, args: &JsonArgs) -> Result<ExitCode> {
+    let checks = world.doctor().await?;
     let failed = checks.iter().any(|check| check.status == CheckStatus::Fail);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
-        let row = |check: &local::Check| {
+        let row = |check: &Check| {
             let status = match check.status {
                 CheckStatus::Ok => "fine",
                 CheckStatus::Warn => "limited",
@@ -28,10 +23,8 @@ pub async fn run(args: &JsonArgs) -> Result<ExitCode> {
         };
         let rows: Vec<Vec<String>> = checks.iter().map(row).collect();
         print!("{}", table::render(&["CHECK", "RESULT", "DETAIL"], &rows));
-        println!(
-            "{}",
-            if failed { "this machine cannot run testnets yet" } else { "this machine can run testnets" }
-        );
+        let verdict = if failed { "testnets cannot run yet" } else { "testnets can run" };
+        println!("{verdict} {}", world.place());
     }
     Ok(if failed { ExitCode::Failed } else { ExitCode::Passed })
 }

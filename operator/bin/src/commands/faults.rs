@@ -7,30 +7,34 @@ use netsplit_proto::control::{AddFaultRequest, HealRequest, Selector, selector::
 
 use crate::{
     cli::{CutArgs, HealArgs, SplitArgs, TestnetArg},
-    client, problem,
+    world::{self, World},
 };
 
-pub async fn split(args: &SplitArgs) -> Result<()> {
+pub async fn split(world: &dyn World, args: &SplitArgs) -> Result<()> {
     let selector =
         Selector { partition: args.groups.iter().map(|group| side(group)).collect(), ..Selector::default() };
-    add(&args.testnet, selector, args.duration.map(|lasts| lasts.0)).await
+    add(world, &args.testnet, selector, args.duration.map(|lasts| lasts.0)).await
 }
 
-pub async fn cut(args: &CutArgs) -> Result<()> {
+pub async fn cut(world: &dyn World, args: &CutArgs) -> Result<()> {
     let selector = Selector {
         from: Some(side(&args.from)),
         to: Some(side(&args.to)),
         one_way: args.one_way,
         ..Selector::default()
     };
-    add(&args.testnet, selector, args.duration.map(|lasts| lasts.0)).await
+    add(world, &args.testnet, selector, args.duration.map(|lasts| lasts.0)).await
 }
 
-async fn add(testnet: &TestnetArg, selector: Selector, lasts: Option<Duration>) -> Result<()> {
-    let mut running = client::find(testnet.testnet.as_deref()).await?;
+async fn add(
+    world: &dyn World,
+    testnet: &TestnetArg,
+    selector: Selector,
+    lasts: Option<Duration>,
+) -> Result<()> {
+    let found = world::find(world, testnet.testnet.as_deref()).await?;
     let for_ms = lasts.map_or(0, |lasts| lasts.as_millis() as u64);
-    let request = AddFaultRequest { selector: Some(selector), for_ms };
-    let fault = running.client.add_fault(request).await.map_err(problem::from_status)?.into_inner();
+    let fault = found.handle.add_fault(AddFaultRequest { selector: Some(selector), for_ms }).await?;
     println!("{}: {}", fault.id, fault.description);
     println!("{} directed links cut, {}: {}", fault.links, fault.state, fault.evidence);
     match lasts {
@@ -40,7 +44,7 @@ async fn add(testnet: &TestnetArg, selector: Selector, lasts: Option<Duration>) 
     Ok(())
 }
 
-pub async fn heal(args: &HealArgs) -> Result<()> {
+pub async fn heal(world: &dyn World, args: &HealArgs) -> Result<()> {
     let selector = match args.groups.as_slice() {
         [] if args.one_way => {
             bail!("--one-way needs the arguments of the cut: netsplit heal FROM TO --one-way")
@@ -61,13 +65,12 @@ pub async fn heal(args: &HealArgs) -> Result<()> {
             ..Selector::default()
         }),
     };
-    let mut running = client::find(args.testnet.testnet.as_deref()).await?;
-    let answer =
-        running.client.heal(HealRequest { selector }).await.map_err(problem::from_status)?.into_inner();
-    if answer.healed.is_empty() {
+    let found = world::find(world, args.testnet.testnet.as_deref()).await?;
+    let healed = found.handle.heal(HealRequest { selector }).await?;
+    if healed.is_empty() {
         println!("no fault was active");
     }
-    for fault in answer.healed {
+    for fault in healed {
         println!("healed {}: {} ({} packets had been dropped)", fault.id, fault.description, fault.dropped);
     }
     Ok(())

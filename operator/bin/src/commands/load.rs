@@ -3,18 +3,22 @@
 use std::io::IsTerminal as _;
 
 use anyhow::{Context as _, Result};
+use futures::TryStreamExt as _;
 use netsplit_proto::control::{LoadProgress, RunLoadRequest};
 use serde_json::{Value, json};
 
-use crate::{cli::LoadArgs, client, problem};
+use crate::{
+    cli::LoadArgs,
+    world::{self, World},
+};
 
-pub async fn run(args: &LoadArgs) -> Result<()> {
-    let mut running = client::find(args.testnet.testnet.as_deref()).await?;
+pub async fn run(world: &dyn World, args: &LoadArgs) -> Result<()> {
+    let found = world::find(world, args.testnet.testnet.as_deref()).await?;
     let request = RunLoadRequest { rate: args.rate.0, for_ms: args.duration.0.as_millis() as u64 };
-    let mut stream = running.client.run_load(request).await.map_err(problem::from_status)?.into_inner();
+    let mut told = found.handle.load(request).await?;
     let live = !args.json && std::io::stderr().is_terminal();
     let mut last = LoadProgress::default();
-    while let Some(progress) = stream.message().await.map_err(problem::from_status)? {
+    while let Some(progress) = told.try_next().await? {
         if live {
             eprint!("\r{:>5.1} s  {}\x1b[K", progress.seconds, line(&progress));
         }

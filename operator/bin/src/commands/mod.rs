@@ -9,5 +9,6 @@ pub mod load;
 pub mod logs;
 pub mod restart;
 pub mod run;
+mod start;
 pub mod status;
 pub mod up;

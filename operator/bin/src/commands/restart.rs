@@ -3,12 +3,14 @@
 use anyhow::Result;
 use netsplit_proto::control::RestartRequest;
 
-use crate::{cli::RestartArgs, client, problem};
+use crate::{
+    cli::RestartArgs,
+    world::{self, World},
+};
 
-pub async fn run(args: &RestartArgs) -> Result<()> {
-    let mut running = client::find(args.testnet.testnet.as_deref()).await?;
-    let request = RestartRequest { node: args.node.clone(), kill: args.kill };
-    running.client.restart(request).await.map_err(problem::from_status)?;
+pub async fn run(world: &dyn World, args: &RestartArgs) -> Result<()> {
+    let found = world::find(world, args.testnet.testnet.as_deref()).await?;
+    found.handle.restart(RestartRequest { node: args.node.clone(), kill: args.kill }).await?;
     println!("{} was started again", args.node);
     Ok(())
 }

@@ -4,23 +4,28 @@ use anyhow::Result;
 use netsplit_proto::control::{Fault, Testnet};
 use serde_json::{Value, json};
 
-use crate::{cli::StatusArgs, client, session::unix_ms, table};
+use crate::{
+    cli::StatusArgs,
+    session::unix_ms,
+    table,
+    world::{self, World},
+};
 
-pub async fn run(args: &StatusArgs) -> Result<()> {
+pub async fn run(world: &dyn World, args: &StatusArgs) -> Result<()> {
     if args.testnet.testnet.is_none() && !args.json {
-        let all = client::all_running().await?;
+        let all = world.all().await?;
         if all.len() > 1 {
-            for running in all {
-                println!("{}", text(&running.state));
+            for found in all {
+                println!("{}", text(&found.state));
             }
             return Ok(());
         }
     }
-    let running = client::find(args.testnet.testnet.as_deref()).await?;
+    let found = world::find(world, args.testnet.testnet.as_deref()).await?;
     if args.json {
-        println!("{:#}", json(&running.state));
+        println!("{:#}", json(&found.state));
     } else {
-        print!("{}", text(&running.state));
+        print!("{}", text(&found.state));
     }
     Ok(())
 }

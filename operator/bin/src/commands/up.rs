@@ -3,32 +3,32 @@
 use std::{io::IsTerminal as _, time::Duration};
 
 use anyhow::Result;
+use futures::TryStreamExt as _;
 use netsplit_proto::control::Testnet as State;
 
-use super::{down, status};
+use super::{start, status};
 use crate::{
     cli::UpArgs,
     documents,
-    launch::{self, Launched},
-    problem,
+    world::{Launched, World},
 };
 
 /// How often a foreground testnet without a terminal prints a line.
 const REPORT_EVERY: Duration = Duration::from_secs(10);
 
-pub async fn run(args: &UpArgs) -> Result<()> {
+pub async fn run(world: &dyn World, args: &UpArgs) -> Result<()> {
     let file = args.file.display().to_string();
     let testnet = documents::testnet(documents::read(&args.file)?, &file, args.testnet.as_deref())?;
-    let mut launched = launch::launch(&testnet, !args.detach).await?;
+    let mut launched = world.launch(&testnet, !args.detach).await?;
     let state = tokio::select! {
-        state = launch::first_final(&mut launched, args.timeout.0) => state,
+        state = start::first_final(&mut launched, args.timeout.0) => state,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     let state = match state {
         Ok(state) => state,
         Err(error) => {
-            down::take_down(&launched.dir, true).await?;
-            return Err(error.context(format!("logs are kept: `netsplit logs -t {} NODE`", testnet.name)));
+            let advice = world.give_up(&testnet.name).await?;
+            return Err(error.context(advice));
         }
     };
     println!("{} is up: first block final after {:.1} s", state.name, launched.since.elapsed().as_secs_f64());
@@ -39,7 +39,7 @@ pub async fn run(args: &UpArgs) -> Result<()> {
     }
     let watched = watch(&mut launched, state).await;
     eprintln!("taking {} down", testnet.name);
-    down::take_down(&launched.dir, false).await?;
+    world.take_down(&testnet.name, false).await?;
     watched
 }
 
@@ -50,9 +50,9 @@ async fn watch(launched: &mut Launched, first: State) -> Result<()> {
     let mut reported = tokio::time::Instant::now();
     loop {
         tokio::select! {
-            state = launched.states.message() => {
-                let Some(state) = state.map_err(problem::from_status)? else {
-                    anyhow::bail!("the testnet went away:\n{}", launch::log_tail(&launched.dir));
+            state = launched.states.try_next() => {
+                let Some(state) = state? else {
+                    anyhow::bail!("the testnet went away:\n{}", launched.handle.diagnosis().await);
                 };
                 anyhow::ensure!(state.state != "failed", "{}", state.problem);
                 if live || reported.elapsed() >= REPORT_EVERY {

@@ -16,11 +16,11 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    experiment, load, selector,
+    experiment, load,
     testnet::{self, Testnet},
 };
 use crate::{
-    documents, nearest,
+    documents, nearest, selector,
     session::{LoadProgress, faults},
     shutdown::Shutdown,
 };

@@ -10,9 +10,12 @@ use netsplit_spec::ValidExperiment;
 use tokio::sync::mpsc;
 
 use super::testnet::Testnet;
-use crate::session::{
-    experiment::{self, Journal, Progress},
-    unix_ms,
+use crate::{
+    outcome,
+    session::{
+        experiment::{self, Journal, Progress},
+        unix_ms,
+    },
 };
 
 /// Runs the experiment to its verdict, as [`experiment::run`].
@@ -48,15 +51,7 @@ pub fn to_event(progress: Progress) -> Result<ExperimentEvent> {
             text: "waits for the experiment that runs now".to_owned(),
             ..ExperimentEvent::default()
         },
-        Progress::Event(event) => {
-            let kind = serde_json::to_value(event.kind).context("cannot write an event as JSON")?;
-            ExperimentEvent {
-                at_ms: event.at_ms,
-                kind: kind.as_str().unwrap_or_default().to_owned(),
-                text: event.text,
-                verdict: String::new(),
-            }
-        }
+        Progress::Event(event) => outcome::to_event(&event)?,
         Progress::Ended(outcome) => ExperimentEvent {
             at_ms: unix_ms().saturating_sub(outcome.started_ms),
             kind: "verdict".to_owned(),

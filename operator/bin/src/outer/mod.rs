@@ -6,7 +6,6 @@ mod exec;
 mod experiment;
 mod forward;
 mod load;
-mod selector;
 mod testnet;
 
 use std::{path::Path, sync::Arc};

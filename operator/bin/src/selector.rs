@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     fn plan() -> TestnetPlan {
-        let text = include_str!("../../../../examples/quickstart.yaml");
+        let text = include_str!("../../../examples/quickstart.yaml");
         match netsplit_spec::parse(text, "quickstart.yaml").unwrap().remove(0) {
             Document::Testnet(testnet) => netsplit_plan::plan_testnet(&testnet),
             Document::Experiment(_) => panic!("quickstart.yaml starts with its testnet"),

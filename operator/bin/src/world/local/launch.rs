@@ -1,41 +1,30 @@
-//! Starting a testnet's supervisor and waiting for its first final block.
+//! Starting a testnet's supervisor.
 
 use std::{
     fs::File,
-    io::{IsTerminal as _, Read as _, Seek as _},
+    io::{Read as _, Seek as _},
     os::unix::{fs::DirBuilderExt as _, process::CommandExt as _},
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
-use indicatif::{ProgressBar, ProgressStyle};
-use netsplit_proto::control::{Testnet as State, WatchTestnetRequest};
+use netsplit_proto::control::WatchTestnetRequest;
 use netsplit_spec::Testnet;
-use tonic::Streaming;
 
-use crate::{client, commands::down, paths::TestnetDir, problem};
+use super::{Supervised, client, down, told};
+use crate::{paths::TestnetDir, world::Launched};
 
 /// Longest wait for the supervisor's socket; it is there within milliseconds unless something is wrong.
 const SOCKET_DEADLINE: Duration = Duration::from_secs(20);
 const POLL: Duration = Duration::from_millis(10);
-
-/// A testnet that this command has started.
-#[derive(Debug)]
-pub struct Launched {
-    pub dir: TestnetDir,
-    pub client: client::Client,
-    /// States as they change. If it was opened to own the testnet, dropping it takes the testnet down.
-    pub states: Streaming<State>,
-    pub since: Instant,
-}
 
 /// Starts a supervisor for `testnet`. With `own` the testnet ends when the returned stream does.
 pub async fn launch(testnet: &Testnet, own: bool) -> Result<Launched> {
     let since = Instant::now();
     let dir = TestnetDir::of(&testnet.name)?;
     // One that failed lingers to tell why: it makes way.
-    if client::running(&dir).await.is_some_and(|running| running.is_alive()) {
+    if super::found(dir.clone()).await.is_some_and(|found| found.is_alive()) {
         bail!("testnet `{}` runs already: `netsplit status -t {0}`, `netsplit down -t {0}`", testnet.name);
     }
     // What a testnet that was killed has left: nothing but files, since its processes die with their supervisor.
@@ -50,9 +39,9 @@ pub async fn launch(testnet: &Testnet, own: bool) -> Result<Launched> {
         .with_context(|| format!("cannot write {}", dir.spec_file().display()))?;
     let mut supervisor = spawn(&dir)?;
     let mut client = connect(&dir, &mut supervisor).await?;
-    let states =
-        client.watch_testnet(WatchTestnetRequest { own }).await.map_err(problem::from_status)?.into_inner();
-    Ok(Launched { dir, client, states, since })
+    // Dropping this stream is what ends a testnet that is owned.
+    let states = told(client.watch_testnet(WatchTestnetRequest { own }).await)?;
+    Ok(Launched { handle: Box::new(Supervised { dir, client }), states, since })
 }
 
 fn spawn(dir: &TestnetDir) -> Result<Child> {
@@ -86,59 +75,6 @@ async fn connect(dir: &TestnetDir, supervisor: &mut Child) -> Result<client::Cli
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-/// Waits until every node holds a final block. Shows progress on standard error.
-pub async fn first_final(launched: &mut Launched, timeout: Duration) -> Result<State> {
-    let spinner = spinner();
-    let deadline = tokio::time::Instant::now() + timeout;
-    let mut last = String::from("nothing was heard of it");
-    loop {
-        let next = tokio::time::timeout_at(deadline, launched.states.message()).await;
-        let Ok(next) = next else {
-            spinner.finish_and_clear();
-            bail!(
-                "no block was final on every node after {} s: {last}\n{}",
-                timeout.as_secs(),
-                log_tail(&launched.dir)
-            );
-        };
-        let Some(state) = next.map_err(problem::from_status)? else {
-            spinner.finish_and_clear();
-            bail!("the testnet's supervisor went away:\n{}", log_tail(&launched.dir));
-        };
-        if state.state == "failed" {
-            spinner.finish_and_clear();
-            bail!("testnet `{}` cannot start: {}", state.name, state.problem);
-        }
-        last = progress(&state);
-        spinner.set_message(last.clone());
-        if state.state == "running"
-            && !state.nodes.is_empty()
-            && state.nodes.iter().all(|n| n.final_height > 0)
-        {
-            spinner.finish_and_clear();
-            return Ok(state);
-        }
-    }
-}
-
-fn progress(state: &State) -> String {
-    let running = state.nodes.iter().filter(|node| node.state == "running").count();
-    let with_block = state.nodes.iter().filter(|node| node.final_height > 0).count();
-    let total = state.nodes.len();
-    format!("{}: {running} of {total} nodes run, {with_block} hold a final block", state.name)
-}
-
-fn spinner() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{spinner} {msg} ({elapsed})")
-        .unwrap_or_else(|_| ProgressStyle::default_spinner());
-    let bar = ProgressBar::new_spinner().with_style(style);
-    bar.enable_steady_tick(Duration::from_millis(100));
-    bar
 }
 
 /// The end of the supervisor's log, for an error message.
