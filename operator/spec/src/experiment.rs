@@ -30,6 +30,8 @@ pub struct Experiment {
 }
 
 impl Experiment {
+    /// Nobody watches for longer.
+    pub const LONGEST_FAULT: Duration = Duration::from_hours(24);
     pub const DEFAULT_BASELINE: Duration = Duration::from_secs(5);
     pub const DEFAULT_SETTLE: Duration = Duration::from_secs(2);
 

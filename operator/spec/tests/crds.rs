@@ -93,3 +93,36 @@ fn a_testnet_without_faults_takes_no_experiment_that_has_some() {
     let refused = netsplit_spec::validate(&experiment, &net.read().unwrap()).unwrap_err();
     assert!(refused.to_string().contains("faults: off"), "{refused}");
 }
+
+/// What the command line makes of a file is what `kubectl apply` of the same file makes.
+#[test]
+fn an_object_made_of_a_document_means_the_document() {
+    let full = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: net}\nspec:\n  seed: 7\n  \
+                consensus: {bft: {blockTime: 1m30s, timeouts: {propose: 2s, prevote: 1s, precommit: 500ms}}}\n  nodes:\n    \
+                - {name: v, role: validator, count: 4}\n    - {name: f, role: full}\n  topology: ring\n  \
+                load: {transfersPerSecond: 60, accounts: 9}\n  retention: {blocks: 500}\n  storage: 1Gi\n---\n\
+                apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {name: all}\nspec:\n  testnet: net\n  \
+                baseline: 3s\n  settle: 1500ms\n  faults:\n    - {name: a, at: 5s, for: 2s, partition: [[v-0, v-1], [v-2, v-3]], rest: 1}\n    \
+                - {at: 9s, for: 2s, partition: [[v-0], [v-1]], rest: bridge}\n    \
+                - {at: 15s, for: 2s, cut: {from: [v], to: [f], oneWay: true}}\n  expect:\n    - {stall: {within: 5s, after: a}}\n    \
+                - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n";
+    let off = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: off}\nspec: {consensus: {bft: {blockTime: \
+               100ms}}, nodes: [{name: a, role: validator}], faults: off}";
+    let examples = [
+        include_str!("../../../examples/quickstart.yaml"),
+        include_str!("../../../examples/split-brain.yaml"),
+    ];
+    for text in [full, off].into_iter().chain(examples) {
+        for document in parse(text, "file").unwrap() {
+            let read = match &document {
+                Document::Testnet(testnet) => {
+                    Document::Testnet(crd::Testnet::of(testnet).unwrap().read().unwrap())
+                }
+                Document::Experiment(experiment) => {
+                    Document::Experiment(crd::Experiment::of(experiment).unwrap().read().unwrap())
+                }
+            };
+            assert_eq!(read, document);
+        }
+    }
+}

@@ -17,7 +17,7 @@ pub(crate) const MAX_SIDES: usize = 1_000;
 pub(crate) const MAX_SELECTORS: usize = 1_000;
 
 /// A fault must last long enough to be proven, and end within a day.
-pub(crate) const LASTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_hours(24));
+pub(crate) const LASTS: (Duration, Duration) = (Duration::from_secs(1), Experiment::LONGEST_FAULT);
 const LATEST_START: Duration = Duration::from_hours(24);
 /// A stall must be watched for at least as many block times.
 const BLOCKS_OF_SILENCE: u32 = 4;

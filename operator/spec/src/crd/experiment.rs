@@ -193,6 +193,9 @@ pub struct ExperimentStatus {
     /// What a person reads at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<String>,
+    /// The same for programs, with the timeline: the JSON that `netsplit run --json` prints.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<String>,
     /// Accepted, Complete, Passed.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
@@ -241,6 +244,11 @@ pub struct FaultStatus {
 }
 
 impl Experiment {
+    /// The object of an experiment that was read from a file; [`Self::read`] gives it back.
+    pub fn of(experiment: &crate::Experiment) -> serde_json::Result<Self> {
+        Ok(Self::new(&experiment.name, super::spec_of(experiment)?))
+    }
+
     /// What the object means, by the same reader that files go through; every problem at once. Whether it fits its
     /// testnet is left to [`crate::validate`].
     pub fn read(&self) -> Result<crate::Experiment, Problems> {

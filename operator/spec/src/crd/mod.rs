@@ -19,6 +19,7 @@ pub use experiment::{
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
 pub use schema::TextOrNumber;
+use serde::{Serialize, de::DeserializeOwned};
 pub use status::{Condition, ConditionStatus, set_condition};
 pub use testnet::{
     BftSpec, ConsensusSpec, LinksSpec, LoadSpec, NodeGroupSpec, RetentionSpec, Testnet, TestnetSpec,
@@ -27,6 +28,15 @@ pub use testnet::{
 
 /// The API group of both kinds.
 pub const GROUP: &str = "netsplit.dev";
+
+/// What a document says beside its name, in the words of the schema. Both follow from the same fields.
+fn spec_of<T: DeserializeOwned>(document: &impl Serialize) -> serde_json::Result<T> {
+    let mut value = serde_json::to_value(document)?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.remove("name");
+    }
+    serde_json::from_value(value)
+}
 
 /// Both definitions, with the file name that each is kept under.
 pub fn definitions() -> [(&'static str, CustomResourceDefinition); 2] {

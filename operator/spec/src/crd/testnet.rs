@@ -214,6 +214,12 @@ pub struct TestnetStatus {
 }
 
 impl Testnet {
+    /// The object of a testnet that was read from a file; [`Self::read`] gives it back. Fails for what only a file can
+    /// say: a seed above the largest signed number.
+    pub fn of(testnet: &crate::Testnet) -> serde_json::Result<Self> {
+        Ok(Self::new(&testnet.name, super::spec_of(testnet)?))
+    }
+
     /// What the object means, by the same reader that files go through; every problem at once.
     pub fn read(&self) -> Result<crate::Testnet, Problems> {
         let name = self.metadata.name.as_deref().unwrap_or_default();

@@ -9,7 +9,10 @@ use netsplit_spec::crd::Experiment;
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{journal::Journal, validate::Ready};
+use super::{
+    journal::{Journal, WriteError},
+    validate::Ready,
+};
 use crate::{
     operator::context::Context,
     outcome::RunOutcome,
@@ -82,9 +85,11 @@ async fn drive(context: Arc<Context>, ready: Ready, cancel: CancellationToken) {
     let (ended, outcome) = tokio::join!(running, follow);
     let end = match (ended, outcome) {
         (_, Some(outcome)) => End::of(outcome),
-        (Err(error), None) => invalid(format!("the experiment broke off: {error:#}")),
+        (Err(error), None) if !matches!(error.downcast_ref(), Some(WriteError::Gone)) => {
+            invalid(format!("the experiment broke off: {error:#}"))
+        }
         // It was taken away, and has healed.
-        (Ok(()), None) => End {
+        (_, None) => End {
             verdict: Verdict {
                 phase: Phase::Aborted,
                 expectations: Vec::new(),
@@ -92,6 +97,7 @@ async fn drive(context: Arc<Context>, ready: Ready, cancel: CancellationToken) {
                 lasted_ms: 0,
             },
             summary: None,
+            outcome: None,
         },
     };
     conclude(&context, &journal, &reference, end, &cancel).await;
@@ -101,18 +107,22 @@ async fn drive(context: Arc<Context>, ready: Ready, cancel: CancellationToken) {
 pub struct End {
     pub verdict: Verdict,
     pub summary: Option<String>,
+    /// The whole, as JSON.
+    pub outcome: Option<String>,
 }
 
 impl End {
     fn of(outcome: RunOutcome) -> Self {
-        Self { summary: Some(outcome.summary()), verdict: outcome.verdict }
+        let json = serde_json::to_string(&outcome)
+            .inspect_err(|error| tracing::error!(%error, "cannot write the outcome as JSON"));
+        Self { summary: Some(outcome.summary()), outcome: json.ok(), verdict: outcome.verdict }
     }
 }
 
 fn invalid(why: String) -> End {
     let verdict =
         Verdict { phase: Phase::Invalid, expectations: Vec::new(), reasons: vec![why], lasted_ms: 0 };
-    End { verdict, summary: None }
+    End { verdict, summary: None, outcome: None }
 }
 
 async fn conclude(

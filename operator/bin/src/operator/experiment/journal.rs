@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use async_trait::async_trait;
 use kube::Api;
 use netsplit_plan::experiment::{ExpectationResult, Phase, State};
@@ -123,6 +123,7 @@ impl Journal {
         status.faults = self.faults();
         status.fault_summary = summary(&status.faults);
         status.summary.clone_from(&end.summary);
+        status.outcome.clone_from(&end.outcome);
         status.state = None;
         let phase = verdict.phase.as_str();
         let generation = self.generation;
@@ -171,7 +172,7 @@ impl session::experiment::Journal for Journal {
         match self.write(status).await {
             Ok(()) => Ok(true),
             // Nobody wants it any more: what it did is healed.
-            Err(WriteError::Gone) => bail!("the Experiment object is gone"),
+            Err(WriteError::Gone) => Err(WriteError::Gone.into()),
             Err(WriteError::Failed(error)) => {
                 tracing::warn!(experiment = self.name, error, acts, "cannot keep the state");
                 Ok(false)
@@ -181,8 +182,8 @@ impl session::experiment::Journal for Journal {
 }
 
 #[derive(Debug, thiserror::Error)]
-enum WriteError {
-    #[error("the object is gone")]
+pub enum WriteError {
+    #[error("the Experiment object is gone")]
     Gone,
     #[error("{0}")]
     Failed(String),
