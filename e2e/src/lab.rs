@@ -14,6 +14,7 @@ use nix::{sys::signal::Signal, unistd::geteuid};
 use tempfile::TempDir;
 
 use crate::{
+    cluster::Cluster,
     outcome::{Outcome, Status},
     process::{self, Kind, Process, kill},
     wait::{until, until_some},
@@ -34,6 +35,8 @@ pub struct Lab {
     /// Its paths hold Unix sockets: short.
     root: TempDir,
     user: Option<u32>,
+    /// The kubeconfig and the namespace that commands are about; none: this machine.
+    on: Option<(PathBuf, String)>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -89,6 +92,13 @@ impl Lab {
         lab
     }
 
+    /// Whose commands are about testnets of a namespace of a cluster. What they leave there is left to the namespace.
+    pub fn on(cluster: &Cluster, namespace: &str) -> Self {
+        let mut lab = Self::at(programs(), None);
+        lab.on = Some((cluster.kubeconfig().to_owned(), namespace.to_owned()));
+        lab
+    }
+
     fn at(programs: PathBuf, user: Option<u32>) -> Self {
         // A scenario that failed has said so itself; the next one starts clean.
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +106,7 @@ impl Lab {
         for dir in ["state", "work"] {
             fs::create_dir(root.path().join(dir)).expect("the lab's directory is writable");
         }
-        Self { programs, root, user, _alone: alone }
+        Self { programs, root, user, on: None, _alone: alone }
     }
 
     /// What the machine lacks.
@@ -134,6 +144,9 @@ impl Lab {
     /// The command, not started yet.
     pub fn netsplit(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.programs.join("netsplit"));
+        if let Some((kubeconfig, namespace)) = &self.on {
+            command.args(["--on", "kubernetes", "--namespace", namespace]).env("KUBECONFIG", kubeconfig);
+        }
         command.args(arguments).current_dir(self.work()).env("NETSPLIT_STATE_DIR", self.state());
         if let Some(user) = self.user {
             command.uid(user).gid(user).env("HOME", self.work());

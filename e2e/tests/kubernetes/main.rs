@@ -3,6 +3,7 @@
 mod blocked;
 mod changes;
 mod chart;
+mod command_line;
 mod edits;
 mod evicted;
 mod experiments;

@@ -66,6 +66,19 @@ pub enum NodeState {
     },
 }
 
+impl fmt::Display for NodeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Starting => f.write_str("starting"),
+            Self::Running => f.write_str("running"),
+            Self::Exited { code: Some(code), .. } => write!(f, "exited ({code})"),
+            Self::Exited { signal: Some(signal), .. } => write!(f, "killed ({signal})"),
+            Self::Exited { .. } => f.write_str("exited"),
+            Self::Failed { reason } => write!(f, "failed: {reason}"),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     operator::OperatorArgs,
@@ -18,8 +18,27 @@ use crate::{
                   Start here:\n  netsplit init\n  netsplit run split-brain.yaml"
 )]
 pub struct Cli {
+    #[command(flatten)]
+    pub place: PlaceArgs,
     #[command(subcommand)]
     pub command: Command,
+}
+
+/// Where testnets run.
+#[derive(Clone, Debug, Args)]
+pub struct PlaceArgs {
+    /// Where testnets run: on this machine, or in the cluster of the kubeconfig's current context
+    #[arg(long, global = true, value_name = "PLACE", default_value = "machine", env = "NETSPLIT_ON")]
+    pub on: Place,
+    /// The namespace, instead of the kubeconfig's
+    #[arg(long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Place {
+    Machine,
+    Kubernetes,
 }
 
 #[derive(Debug, Subcommand)]

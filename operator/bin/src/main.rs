@@ -27,14 +27,14 @@ use netsplit_plan::experiment::ExitCode as Verdict;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Place, PlaceArgs},
     problem::Usage,
-    world::{Local, World},
+    world::{Kubernetes, Local, World},
 };
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match dispatch(cli.command) {
+    match dispatch(cli) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn dispatch(command: Command) -> Result<ExitCode> {
-    match command {
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
         // Namespaces can only be entered before the first thread starts.
         Command::Inner => netsplit_backend::local::run_inner().context("the inner process failed")?,
         Command::Agent => netsplit_backend::local::run_agent().context("the link agent failed")?,
@@ -67,14 +67,21 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         }
         command => {
             pipe::end_when_closed();
-            return runtime()?.block_on(dispatch_async(command));
+            return runtime()?.block_on(dispatch_async(&cli.place, command));
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn dispatch_async(command: Command) -> Result<ExitCode> {
-    let world: &dyn World = &Local;
+async fn dispatch_async(place: &PlaceArgs, command: Command) -> Result<ExitCode> {
+    let world: Box<dyn World> = match (place.on, &place.namespace) {
+        (Place::Machine, Some(_)) => {
+            return Err(Usage("--namespace is for --on kubernetes".to_owned()).into());
+        }
+        (Place::Machine, None) => Box::new(Local),
+        (Place::Kubernetes, namespace) => Box::new(Kubernetes::connect(namespace.clone()).await?),
+    };
+    let world = &*world;
     match command {
         Command::Run(args) => {
             return commands::run::run(world, &args).await.map(|verdict| ExitCode::from(verdict as u8));

@@ -21,7 +21,10 @@ use tokio::{net::TcpStream, sync::watch, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use self::{missing::Missing, trouble::Lasting};
-pub use self::{pods::Pods, trouble::Trouble};
+pub use self::{
+    pods::{Pods, restarts, state},
+    trouble::Trouble,
+};
 use super::{
     apply::{Applied, apply, delete},
     config::KubernetesConfig,

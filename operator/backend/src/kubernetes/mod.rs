@@ -16,7 +16,7 @@ mod tls;
 mod versions;
 
 pub use apply::{Applied, apply};
-pub use backend::{KubernetesBackend, Pods, Trouble, Troubles};
+pub use backend::{KubernetesBackend, Pods, Trouble, Troubles, restarts as pod_restarts, state as pod_state};
 pub use config::{
     AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KubernetesConfig, NODE_CONTAINER, NodePorts,
     TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,

@@ -144,12 +144,7 @@ pub fn fault(fault: &Fault) -> control::Fault {
 
 fn node_state(status: &NodeStatus) -> String {
     match &status.state {
-        NodeState::Starting => "starting".to_owned(),
         NodeState::Running if status.paused => "paused".to_owned(),
-        NodeState::Running => "running".to_owned(),
-        NodeState::Exited { code: Some(code), .. } => format!("exited ({code})"),
-        NodeState::Exited { signal: Some(signal), .. } => format!("killed ({signal})"),
-        NodeState::Exited { .. } => "exited".to_owned(),
-        NodeState::Failed { reason } => format!("failed: {reason}"),
+        state => state.to_string(),
     }
 }

@@ -1,6 +1,7 @@
 //! Where testnets run. The verbs of the command line are written once, against [`World`] and [`Handle`], in the words of
 //! the control protocol; what a place does about them is behind the two.
 
+mod cluster;
 mod local;
 
 use std::{process::ExitCode, time::Instant};
@@ -15,7 +16,7 @@ use netsplit_proto::control::{
 };
 use netsplit_spec::{Experiment, Testnet};
 
-pub use self::local::Local;
+pub use self::{cluster::Kubernetes, local::Local};
 
 /// What a place tells as it happens. Dropping it ends what it tells of, where only the caller wants that.
 pub type Told<T> = BoxStream<'static, Result<T>>;

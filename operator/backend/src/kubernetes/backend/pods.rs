@@ -93,8 +93,7 @@ impl Pods {
             .map(|node| {
                 let name = config.pod_name(&node);
                 let pod = self.by_name.get(&name);
-                let container = pod.and_then(|pod| container(pod));
-                let crashed = container.map_or(0, |status| status.restart_count.unsigned_abs());
+                let crashed = pod.map_or(0, |pod| restarts(pod));
                 NodeStatus {
                     state: pod.map_or(NodeState::Starting, |pod| state(pod)),
                     pid: None,
@@ -145,8 +144,13 @@ fn container(pod: &Pod) -> Option<&ContainerStatus> {
     statuses.iter().find(|status| status.name == NODE_CONTAINER)
 }
 
+/// How often the node's process was started again in its pod.
+pub fn restarts(pod: &Pod) -> u32 {
+    container(pod).map_or(0, |status| status.restart_count.unsigned_abs())
+}
+
 /// What is known of the node's process.
-fn state(pod: &Pod) -> NodeState {
+pub fn state(pod: &Pod) -> NodeState {
     let status = pod.status.as_ref();
     let all = |statuses: Option<&Vec<ContainerStatus>>| statuses.cloned().unwrap_or_default();
     let agents = all(status.and_then(|status| status.init_container_statuses.as_ref()));
