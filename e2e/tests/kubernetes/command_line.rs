@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netsplit_e2e::{Experiment, Lab, Testnet, exit, until};
+use netsplit_e2e::{Claim, Experiment, Lab, Testnet, exit, until};
 use nix::sys::signal::Signal;
 
 use crate::installed::Installed;
@@ -26,7 +26,12 @@ fn a_testnet_by_hand() {
     assert!(doctor.contains("leads") && doctor.contains("every command works"), "{doctor}");
     let ended = lab.run(&["status"]);
     assert!(ended.code == Some(1) && ended.stderr.contains("start one with `netsplit up"), "{ended:#?}");
-    let file = lab.write("testnet.yaml", &Testnet { full: 1, ..Testnet::new("hand") }.yaml());
+    let testnet = Testnet { full: 1, ..Testnet::new("hand") }.yaml();
+    let _volumes = ["validator-0", "validator-1", "validator-2", "validator-3", "full-0"].map(|node| {
+        let (namespace, name) = (here.namespace.name.as_str(), format!("data-hand-{node}"));
+        here.cluster.volume(&Claim { namespace, name: &name, class: "standard", size: "64Mi" })
+    });
+    let file = lab.write("testnet.yaml", &testnet.replace("  topology:", "  storage: 64Mi\n  topology:"));
     let up = lab.ok(&["up", "-f", &file, "--detach"]);
     assert!(up.contains("hand is up: first block final after"), "{up}");
     let again = lab.run(&["up", "-f", &file, "--detach"]);
@@ -81,6 +86,16 @@ fn a_testnet_by_hand() {
     let ended = lab.run(&["run", &typo]);
     assert!(ended.code == Some(exit::USAGE) && ended.stderr.contains("typo.yaml:"), "{ended:#?}");
 
+    // Three of four go on; the fourth comes back in another pod, with its data.
+    let before = lab.status("hand");
+    assert_eq!(lab.ok(&["restart", "validator-3", "--kill"]), "validator-3 was started again\n");
+    let status = lab.above("hand", before.top(), MOMENT);
+    assert_ne!(status.node("validator-3").address, before.node("validator-3").address);
+    let log = lab.ok(&["logs", "validator-3"]);
+    let starts = log.lines().find(|line| line.contains("node starts")).unwrap_or_else(|| panic!("{log}"));
+    let height = starts.split("height=").nth(1).and_then(|rest| rest.split(' ').next()).unwrap_or_default();
+    assert!(height.parse::<u64>().unwrap() > 0, "it began anew: {starts}");
+
     assert_eq!(lab.ok(&["logs", "validator-0", "-n", "3"]).lines().count(), 3);
     let ended = lab.run(&["logs", "validatr-0"]);
     assert!(ended.code == Some(1) && ended.stderr.contains("did you mean `validator-0`"), "{ended:#?}");
@@ -106,6 +121,17 @@ fn a_run_brings_its_testnet_and_takes_it_away() {
     run.signal(Signal::SIGINT);
     let ended = run.wait(MOMENT);
     assert_eq!(ended.code, Some(exit::INVALID), "{ended:#?}");
+    nothing_is_there(&here);
+
+    let testnet = lab.write("testnet.yaml", &Testnet::new("brought").yaml());
+    let mut up = lab.start(&["up", "-f", &testnet]);
+    up.wait_for("Ctrl-C takes it down", MOMENT);
+    // Its data would go with its pod.
+    let ended = lab.run(&["restart", "validator-0"]);
+    assert!(ended.code == Some(exit::USAGE) && ended.stderr.contains("`storage: 1Gi`"), "{ended:#?}");
+    up.signal(Signal::SIGINT);
+    let ended = up.wait(MOMENT);
+    assert_eq!(ended.code, Some(0), "{ended:#?}");
     nothing_is_there(&here);
 
     let file =

@@ -28,7 +28,7 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct PlaceArgs {
     /// Where testnets run: on this machine, or in the cluster of the kubeconfig's current context
-    #[arg(long, global = true, value_name = "PLACE", default_value = "machine", env = "NETSPLIT_ON")]
+    #[arg(long, global = true, value_name = "PLACE", default_value = "machine")]
     pub on: Place,
     /// The namespace, instead of the kubeconfig's
     #[arg(long, global = true, value_name = "NAME")]
@@ -132,9 +132,9 @@ pub struct UpArgs {
     /// Return when the first block is final, leave the testnet running
     #[arg(short, long)]
     pub detach: bool,
-    /// Give up when no block is final by then
-    #[arg(long, value_name = "DURATION", default_value = "60s")]
-    pub timeout: Duration,
+    /// Give up when no block is final by then (1m; on Kubernetes, which may have to pull images, 5m)
+    #[arg(long, value_name = "DURATION")]
+    pub timeout: Option<Duration>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,5 @@
 //! `netsplit run`: an experiment, its timeline, its verdict.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result};
 use futures::TryStreamExt as _;
 use netsplit_plan::experiment::ExitCode;
@@ -16,9 +14,6 @@ use crate::{
     problem::Usage,
     world::{Asked, Found, Handle, Launched, Told, World},
 };
-
-/// Longest wait for the first final block of a testnet that this command starts.
-const START_TIMEOUT: Duration = Duration::from_mins(1);
 
 pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
     let file = args.experiment.display().to_string();
@@ -35,7 +30,7 @@ pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
     netsplit_spec::validate(&asked.experiment, &testnet).map_err(|problems| Usage(problems.to_string()))?;
     eprintln!("starting {} ({} nodes)", testnet.name, netsplit_spec::node_names(&testnet).len());
     let mut launched = world.launch(&testnet, !args.keep).await?;
-    let verdict = start_and_follow(&mut launched, &asked, args.json).await;
+    let verdict = start_and_follow(world, &mut launched, &asked, args.json).await;
     if args.keep {
         eprintln!("{} stays up: `netsplit down -t {0}`", testnet.name);
     } else {
@@ -44,9 +39,14 @@ pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
     verdict
 }
 
-async fn start_and_follow(launched: &mut Launched, asked: &Asked, json: bool) -> Result<ExitCode> {
+async fn start_and_follow(
+    world: &dyn World,
+    launched: &mut Launched,
+    asked: &Asked,
+    json: bool,
+) -> Result<ExitCode> {
     tokio::select! {
-        state = start::first_final(launched, START_TIMEOUT) => {
+        state = start::first_final(launched, world.patience()) => {
             let state = state?;
             eprintln!("{} is up: first block final after {:.1} s", state.name, launched.since.elapsed().as_secs_f64());
         }

@@ -56,7 +56,7 @@ pub fn text(testnet: &Testnet) -> String {
                 node.name.clone(),
                 node.role.clone(),
                 node.state.clone(),
-                node.pid.to_string(),
+                if node.pid == 0 { "-".to_owned() } else { node.pid.to_string() },
                 node.address.clone(),
                 node.final_height.to_string(),
                 node.peers.to_string(),

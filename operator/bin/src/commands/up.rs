@@ -19,9 +19,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(10);
 pub async fn run(world: &dyn World, args: &UpArgs) -> Result<()> {
     let file = args.file.display().to_string();
     let testnet = documents::testnet(documents::read(&args.file)?, &file, args.testnet.as_deref())?;
+    let timeout = args.timeout.map_or(world.patience(), |given| given.0);
     let mut launched = world.launch(&testnet, !args.detach).await?;
     let state = tokio::select! {
-        state = start::first_final(&mut launched, args.timeout.0) => state,
+        state = start::first_final(&mut launched, timeout) => state,
         _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
     };
     let state = match state {

@@ -4,7 +4,10 @@
 mod cluster;
 mod local;
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, bail};
 use async_trait::async_trait;
@@ -26,6 +29,9 @@ pub type Told<T> = BoxStream<'static, Result<T>>;
 pub trait World {
     /// As a sentence ends: `here`.
     fn place(&self) -> String;
+
+    /// Longest wait for a testnet's first final block, unless said otherwise.
+    fn patience(&self) -> Duration;
 
     /// Whether testnets can run here, and what to do if not.
     async fn doctor(&self) -> Result<Vec<Check>>;

@@ -194,3 +194,38 @@ pub fn describe(kind: &FaultKind) -> String {
     }
     .to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use netsplit_spec::Document;
+
+    use super::*;
+
+    fn testnet() -> Testnet {
+        let text = include_str!("../../../../../examples/quickstart.yaml");
+        match netsplit_spec::parse(text, "quickstart.yaml").unwrap().remove(0) {
+            Document::Testnet(testnet) => testnet,
+            Document::Experiment(_) => panic!("quickstart.yaml starts with its testnet"),
+        }
+    }
+
+    /// What `heal` compares is what `split` and `cut` were given.
+    #[test]
+    fn a_fault_by_hand_is_known_again_by_its_object() {
+        let testnet = testnet();
+        let plan = plan_testnet(&testnet);
+        let names = |names: [&str; 3]| names.map(str::to_owned).to_vec();
+        let (one, other) = (
+            names(["full-0", "validator-0", "validator-1"]),
+            names(["full-1", "validator-2", "validator-3"]),
+        );
+        let cut = |one_way| Shape::Cut { from: one.clone(), to: other.clone(), one_way };
+        for shape in [Shape::Partition(vec![one.clone(), other.clone()]), cut(true), cut(false)] {
+            let experiment = plain(&testnet, shape.clone(), UNTIL_HEALED);
+            netsplit_spec::validate(&experiment, &testnet).unwrap();
+            assert_eq!(describe(&experiment.faults[0].kind), shape.to_string());
+            let object = object(&experiment, "hand").unwrap();
+            assert_eq!(shape_of(&plan, &object), Some(shape));
+        }
+    }
+}

@@ -30,6 +30,9 @@ use crate::problem::Usage;
 /// How often a testnet that starts is looked at, and one that runs.
 const LOOK_EVERY: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(2));
 
+/// Longest silence of an API server that is taken for a pause.
+const AWAY_FOR: Duration = Duration::from_secs(30);
+
 /// The testnets of one namespace of a cluster.
 pub struct Kubernetes(Cluster);
 
@@ -49,6 +52,10 @@ impl Kubernetes {
 impl World for Kubernetes {
     fn place(&self) -> String {
         format!("in namespace {}", self.0.namespace)
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_mins(5)
     }
 
     async fn doctor(&self) -> Result<Vec<Check>> {
@@ -122,14 +129,30 @@ fn states(cluster: Cluster, name: String) -> Told<State> {
             Some(false) => tokio::time::sleep(LOOK_EVERY.0).await,
             Some(true) => tokio::time::sleep(LOOK_EVERY.1).await,
         }
-        let state = match cluster.testnets().get(&name).await {
-            Ok(object) => state::look(&cluster, &object).await,
-            Err(error) => Err(cluster.explain(error, "cannot read the testnet")),
-        };
+        let state = state_of(&cluster, &name).await;
         let runs = state.as_ref().is_ok_and(|state| state.state == "running");
         Some((state, (cluster, name, Some(runs))))
     })
     .boxed()
+}
+
+/// An API server that is away for a moment is asked again: the testnet goes on meanwhile.
+async fn state_of(cluster: &Cluster, name: &str) -> Result<State> {
+    let deadline = Instant::now() + AWAY_FOR;
+    loop {
+        let failed = match cluster.testnets().get_opt(name).await {
+            Ok(None) => bail!("testnet `{name}` was deleted"),
+            Ok(Some(object)) => match state::look(cluster, &object).await {
+                Ok(state) => return Ok(state),
+                Err(error) => error,
+            },
+            Err(error) => cluster.explain(error, "cannot read the testnet"),
+        };
+        if Instant::now() >= deadline {
+            return Err(failed);
+        }
+        tokio::time::sleep(LOOK_EVERY.0).await;
+    }
 }
 
 /// A testnet whose object is there.

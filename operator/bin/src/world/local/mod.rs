@@ -6,7 +6,7 @@ mod exec;
 mod launch;
 mod logs;
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -34,6 +34,10 @@ pub struct Local;
 impl World for Local {
     fn place(&self) -> String {
         "here".to_owned()
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_mins(1)
     }
 
     async fn doctor(&self) -> Result<Vec<Check>> {
