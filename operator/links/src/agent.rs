@@ -20,9 +20,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cuts::{CutError, CutTable, Renewal},
+    emulator::{Emulator, LinksEvidence},
     frame::{self, Frame},
     model::{Cut, CutEvidence, PeerPorts},
     probe::{ProbeError, Prober},
+    shape::{LinkTable, ShapeError, ShapeOptions},
+    track::random,
     tracker::Tracker,
 };
 
@@ -37,7 +40,16 @@ pub enum Request {
     SetCuts {
         cuts: Vec<Cut>,
     },
+    /// The whole desired state of shaped links.
+    SetLinks {
+        table: LinkTable,
+    },
+    /// Keeps the faulted links for so long from now on.
+    RenewLinks {
+        lease: Duration,
+    },
     Evidence,
+    Links,
 }
 
 /// What the agent answers.
@@ -45,6 +57,7 @@ pub enum Request {
 pub enum Response {
     Done,
     Evidence(Vec<CutEvidence>),
+    Links(LinksEvidence),
     /// Nothing was changed; the sentence says why.
     Failed(String),
 }
@@ -59,6 +72,8 @@ pub enum AgentError {
     Cut(#[from] CutError),
     #[error(transparent)]
     Probe(#[from] ProbeError),
+    #[error(transparent)]
+    Shape(#[from] ShapeError),
 }
 
 /// How the agent is run.
@@ -78,14 +93,21 @@ pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
         table: CutTable::open(options.ports, options.renewal)?,
         prober: Prober::new(options.ports)?,
         tracker: Tracker::default(),
+        emulator: Emulator::new(
+            ShapeOptions { ports: options.ports, ..ShapeOptions::default() },
+            random().map_err(ProbeError::Random)?,
+        ),
     };
     let mut inspected = Instant::now();
     loop {
-        let wait = agent.prober.wake_after().unwrap_or(INSPECTION).min(INSPECTION);
+        let wakes = [agent.prober.wake_after(), agent.emulator.wake_after(), Some(INSPECTION)];
+        let wait = wakes.into_iter().flatten().min().unwrap_or(INSPECTION);
         let asked = agent.wait(control, wait).map_err(AgentError::Socket)?;
         agent.prober.receive();
+        agent.emulator.receive();
         // Before any request: one that waited while this process was stopped must not renew what has ended in between.
         agent.tracker.expire(&mut agent.prober, Instant::now());
+        agent.emulator.expire(Instant::now())?;
         if asked {
             let Some(frame) = frame::receive(control).map_err(AgentError::Socket)? else { return Ok(()) };
             let response = agent.answer(frame)?;
@@ -96,6 +118,7 @@ pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
             }
         }
         agent.prober.send_due();
+        agent.emulator.send_due();
         if inspected.elapsed() >= INSPECTION {
             inspected = Instant::now();
             agent.inspect();
@@ -107,13 +130,15 @@ struct Agent {
     table: CutTable,
     prober: Prober,
     tracker: Tracker,
+    emulator: Emulator,
 }
 
 impl Agent {
     /// Waits for a request, a probe or the time; `true` when there is a request.
     fn wait(&self, control: &OwnedFd, wait: Duration) -> io::Result<bool> {
         let mut fds = vec![PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.prober.sockets().map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+        let sockets = self.prober.sockets().chain(self.emulator.sockets());
+        fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) => Ok(fds[0].any().unwrap_or(true)),
@@ -127,9 +152,15 @@ impl Agent {
         let done = match request {
             Request::AddNodes { addresses } => self.add_nodes(&addresses, frame.fds),
             Request::SetCuts { cuts } => self.set_cuts(&cuts),
+            Request::SetLinks { table } => self.emulator.set(table).map_err(|error| chain(&error)),
+            Request::RenewLinks { lease } => self.emulator.renew(lease).map_err(|error| chain(&error)),
             Request::Evidence => {
                 self.inspect();
                 return Ok(Response::Evidence(self.tracker.evidence(&self.prober, Instant::now())));
+            }
+            Request::Links => {
+                let evidence = self.emulator.evidence();
+                return Ok(evidence.map_or_else(|error| Response::Failed(chain(&error)), Response::Links));
             }
         };
         Ok(done.map_or_else(Response::Failed, |()| Response::Done))
@@ -140,7 +171,11 @@ impl Agent {
             return Err(format!("{} addresses came with {} namespaces", addresses.len(), namespaces.len()));
         }
         for (address, namespace) in addresses.iter().zip(namespaces) {
+            let own = namespace.try_clone().map_err(|error| format!("cannot share a namespace: {error}"))?;
             self.prober.add_node(*address, namespace).map_err(|error| chain(&error))?;
+            self.emulator
+                .add_node(*address, own)
+                .map_err(|error| format!("cannot open a timed probe's socket at {address}: {error}"))?;
         }
         Ok(())
     }
@@ -150,7 +185,8 @@ impl Agent {
         self.inspect();
         let changed = self.table.set(cuts).map_err(|error| chain(&error))?;
         self.tracker.changed(&mut self.prober, cuts, &changed, Instant::now());
-        Ok(())
+        // After the kernel: what was held may leave, but nothing new comes to be held.
+        self.emulator.cut(cuts, Instant::now()).map_err(|error| chain(&error))
     }
 
     fn inspect(&mut self) {

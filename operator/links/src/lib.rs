@@ -12,6 +12,7 @@ compile_error!("netsplit-links drives nf_tables and network namespaces, which on
 
 pub mod agent;
 pub mod cuts;
+pub mod emulator;
 pub mod frame;
 mod guard;
 mod model;
@@ -20,6 +21,7 @@ mod nft;
 pub mod pod;
 pub mod probe;
 pub mod proof;
+pub mod shape;
 mod track;
 pub mod tracker;
 pub mod uplink;

@@ -31,7 +31,7 @@ const NEW_ELEMENTS: u16 = 12;
 const GET_ELEMENTS: u16 = 13;
 
 const KEY_NAME: u16 = 1;
-const HOOK_PREROUTING: u32 = 0;
+pub(crate) const HOOK_PREROUTING: u32 = 0;
 const HOOK_FORWARD: u32 = 2;
 const ACCEPT: u32 = 1;
 const SET_WITH_TIMEOUT: u32 = 0x10;
@@ -41,20 +41,20 @@ const KEY_TYPE_IPV4: u32 = 7;
 const ELEMENTS_PER_MESSAGE: usize = 1_000;
 
 /// `cmp` and `lookup` the other way round.
-const NOT_EQUAL: u32 = 1;
+pub(crate) const NOT_EQUAL: u32 = 1;
 const INVERTED: u32 = 1;
 
-const META_MARK: u32 = 3;
+pub(crate) const META_MARK: u32 = 3;
 const META_OUTPUT_NAME: u32 = 7;
-const META_NFPROTO: u32 = 15;
-const META_L4PROTO: u32 = 16;
-const NFPROTO_IPV4: u8 = 2;
-const NETWORK: u32 = 1;
-const TRANSPORT: u32 = 2;
-const SOURCE_ADDRESS: u32 = 12;
+pub(crate) const META_NFPROTO: u32 = 15;
+pub(crate) const META_L4PROTO: u32 = 16;
+pub(crate) const NFPROTO_IPV4: u8 = 2;
+pub(crate) const NETWORK: u32 = 1;
+pub(crate) const TRANSPORT: u32 = 2;
+pub(crate) const SOURCE_ADDRESS: u32 = 12;
 const DESTINATION_ADDRESS: u32 = 16;
-const SOURCE_PORT: u32 = 0;
-const DESTINATION_PORT: u32 = 2;
+pub(crate) const SOURCE_PORT: u32 = 0;
+pub(crate) const DESTINATION_PORT: u32 = 2;
 const TCP_FLAGS: u32 = 13;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
@@ -63,10 +63,10 @@ const INTERFACE_NAME: usize = 16;
 const VERDICT_REGISTER: u32 = 0;
 const REGISTER: u32 = 1;
 const DROP: i32 = 0;
-const JUMP: i32 = -3;
-const ICMP: u8 = 1;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(crate) const JUMP: i32 = -3;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
 
 /// Names a rule of ours in the kernel (its user data): the generation and rectangle of a cut, or one of the fixed rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -147,7 +147,7 @@ fn fixed(index: usize) -> RuleKey {
     RuleKey { generation: RuleKey::FIXED, index: index as u32 }
 }
 
-fn hook_chain(batch: &mut Batch, table: &str, chain: &str, hook: u32, priority: i32) {
+pub(crate) fn hook_chain(batch: &mut Batch, table: &str, chain: &str, hook: u32, priority: i32) {
     batch.push(NEW_CHAIN, NLM_F_CREATE, |a| {
         a.text(1, table).text(3, chain);
         a.nest(4, |data| {
@@ -358,25 +358,31 @@ pub(crate) fn scratch_table(batch: &mut Batch, table: &str, set: &str) {
 
 // === expressions ===
 
-fn rule(batch: &mut Batch, table: &str, chain: &str, key: RuleKey, fill: impl FnOnce(&mut Attributes)) {
+pub(crate) fn rule(
+    batch: &mut Batch,
+    table: &str,
+    chain: &str,
+    key: RuleKey,
+    fill: impl FnOnce(&mut Attributes),
+) {
     batch.push(NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, |a| {
         a.text(1, table).text(2, chain).nest(4, fill).bytes(7, &key.to_bytes());
     });
 }
 
-fn expression(list: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
+pub(crate) fn expression(list: &mut Attributes, name: &str, fill: impl FnOnce(&mut Attributes)) {
     list.nest(1, |e| {
         e.text(1, name).nest(2, fill);
     });
 }
 
-fn meta(list: &mut Attributes, key: u32) {
+pub(crate) fn meta(list: &mut Attributes, key: u32) {
     expression(list, "meta", |data| {
         data.u32(1, REGISTER).u32(2, key);
     });
 }
 
-fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
+pub(crate) fn payload(list: &mut Attributes, base: u32, offset: u32, length: u32) {
     expression(list, "payload", |data| {
         data.u32(1, REGISTER).u32(2, base).u32(3, offset).u32(4, length);
     });
@@ -394,11 +400,11 @@ fn masked(list: &mut Attributes, mask: u8) {
     });
 }
 
-fn equals(list: &mut Attributes, value: &[u8]) {
+pub(crate) fn equals(list: &mut Attributes, value: &[u8]) {
     compare(list, 0, value);
 }
 
-fn compare(list: &mut Attributes, operation: u32, value: &[u8]) {
+pub(crate) fn compare(list: &mut Attributes, operation: u32, value: &[u8]) {
     expression(list, "cmp", |data| {
         data.u32(1, REGISTER).u32(2, operation).nest(3, |v| {
             v.bytes(1, value);
@@ -406,7 +412,7 @@ fn compare(list: &mut Attributes, operation: u32, value: &[u8]) {
     });
 }
 
-fn lookup(list: &mut Attributes, set: &str, flags: u32) {
+pub(crate) fn lookup(list: &mut Attributes, set: &str, flags: u32) {
     expression(list, "lookup", |data| {
         data.text(1, set).u32(2, REGISTER);
         if flags != 0 {
@@ -429,7 +435,7 @@ fn count_and_mark(list: &mut Attributes) {
     });
 }
 
-fn verdict(list: &mut Attributes, code: i32, chain: Option<&str>) {
+pub(crate) fn verdict(list: &mut Attributes, code: i32, chain: Option<&str>) {
     expression(list, "immediate", |data| {
         data.u32(1, VERDICT_REGISTER).nest(2, |value| {
             value.nest(2, |v| {

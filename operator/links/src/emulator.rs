@@ -1,0 +1,180 @@
+//! Shaped links as the agent keeps them: the shaper, and the timed probes that tell what the links really do.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::Ipv4Addr,
+    os::fd::{BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{Cut, Rect},
+    shape::{
+        Counters, LinkEntry, LinkMeasure, LinkTable, Measurer, ShapeError, ShapeOptions, ShapeReport, Shaper,
+    },
+};
+
+/// What is known of one shaped link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkEvidence {
+    /// As the agent was told, which is not what the spec says if somebody wired it wrong.
+    pub told: LinkEntry,
+    pub measure: LinkMeasure,
+    pub counters: Counters,
+}
+
+/// What is known of all shaped links.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinksEvidence {
+    pub links: Vec<LinkEvidence>,
+    /// What the emulation itself did wrong, as sentences.
+    pub faults: Vec<String>,
+    /// Nobody renewed the faults in time: the links are at their base.
+    pub lease_ended: bool,
+}
+
+#[derive(Debug)]
+pub struct Emulator {
+    options: ShapeOptions,
+    measurer: Measurer,
+    /// Started for the first link that is shaped: a testnet without any pays nothing.
+    shaper: Option<Shaper>,
+    table: LinkTable,
+    /// Each until its lease ends.
+    cuts: Vec<(Rect, Instant)>,
+}
+
+impl Emulator {
+    /// `session` tells the probes of this agent from those of one before it.
+    pub fn new(options: ShapeOptions, session: u32) -> Self {
+        Self {
+            options,
+            measurer: Measurer::new(options.timed, session),
+            shaper: None,
+            table: LinkTable::default(),
+            cuts: Vec::new(),
+        }
+    }
+
+    pub fn add_node(&mut self, address: Ipv4Addr, namespace: OwnedFd) -> io::Result<()> {
+        self.measurer.add_node(address, Some(namespace))
+    }
+
+    /// Makes exactly these links shaped, the faulted ones until their lease ends.
+    pub fn set(&mut self, table: LinkTable) -> Result<(), ShapeError> {
+        if self.shaper.is_none() && table.base.is_empty() && table.faulted.is_empty() {
+            return Ok(());
+        }
+        let shaper = if let Some(shaper) = self.shaper.take() {
+            shaper
+        } else {
+            let shaper = Shaper::start(self.options)?;
+            shaper.cut(rects(&self.cuts))?;
+            shaper
+        };
+        let set = shaper.set(table.clone());
+        self.shaper = Some(shaper);
+        set?;
+        self.table = table;
+        self.measure();
+        Ok(())
+    }
+
+    /// Keeps the faults for `lease` from now on; those that have ended stay so.
+    pub fn renew(&self, lease: Duration) -> Result<(), ShapeError> {
+        self.shaper.as_ref().map_or(Ok(()), |shaper| shaper.renew(lease))
+    }
+
+    /// Follows the cuts, so that held packets of a link that is cut are dropped. The kernel cuts by itself.
+    pub fn cut(&mut self, cuts: &[Cut], now: Instant) -> Result<(), ShapeError> {
+        let until = |cut: &Cut| {
+            let end = now + cut.lease;
+            cut.rects.clone().into_iter().map(move |rect| (rect, end))
+        };
+        self.replace_cuts(cuts.iter().flat_map(until).collect())
+    }
+
+    /// Leaves out the cuts whose lease has ended, as the kernel does.
+    pub fn expire(&mut self, now: Instant) -> Result<(), ShapeError> {
+        if self.cuts.iter().all(|(_, until)| *until > now) {
+            return Ok(());
+        }
+        self.replace_cuts(self.cuts.iter().filter(|(_, until)| *until > now).cloned().collect())
+    }
+
+    fn replace_cuts(&mut self, cuts: Vec<(Rect, Instant)>) -> Result<(), ShapeError> {
+        let before = std::mem::replace(&mut self.cuts, cuts);
+        // What was lost to a cut says nothing about the link's own losses.
+        self.measurer.forget(|from, to| is_cut(&before, from, to) != is_cut(&self.cuts, from, to));
+        self.shaper.as_ref().map_or(Ok(()), |shaper| shaper.cut(rects(&self.cuts)))
+    }
+
+    pub fn evidence(&mut self) -> Result<LinksEvidence, ShapeError> {
+        let Some(shaper) = &self.shaper else { return Ok(LinksEvidence::default()) };
+        let report = shaper.report()?;
+        if report.lease_ended && !self.table.faulted.is_empty() {
+            self.table.faulted.clear();
+            self.measure();
+        }
+        Ok(self.compose(&report))
+    }
+
+    fn compose(&mut self, report: &ShapeReport) -> LinksEvidence {
+        let counters: BTreeMap<u32, Counters> =
+            report.links.iter().map(|link| (link.number, link.counters)).collect();
+        let told: BTreeMap<u32, LinkEntry> =
+            effective(&self.table).into_iter().map(|entry| (entry.number, entry)).collect();
+        let link = |measure: LinkMeasure| {
+            Some(LinkEvidence {
+                told: *told.get(&measure.number)?,
+                measure,
+                counters: counters.get(&measure.number).copied().unwrap_or_default(),
+            })
+        };
+        LinksEvidence {
+            links: self.measurer.measures().into_iter().filter_map(link).collect(),
+            faults: report.faults(),
+            lease_ended: report.lease_ended,
+        }
+    }
+
+    fn measure(&mut self) {
+        self.measurer.set(self.table.seed, &effective(&self.table));
+    }
+
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.measurer.sockets()
+    }
+
+    /// When [`Self::send_due`] has something to do again; `None` when no link is shaped.
+    pub fn wake_after(&self) -> Option<Duration> {
+        self.measurer.wake_after()
+    }
+
+    pub fn send_due(&mut self) {
+        self.measurer.send_due();
+    }
+
+    pub fn receive(&mut self) {
+        self.measurer.receive();
+    }
+}
+
+fn is_cut(cuts: &[(Rect, Instant)], from: Ipv4Addr, to: Ipv4Addr) -> bool {
+    cuts.iter().any(|(rect, _)| rect.covers(from, to))
+}
+
+fn rects(cuts: &[(Rect, Instant)]) -> Vec<Rect> {
+    cuts.iter().map(|(rect, _)| rect.clone()).collect()
+}
+
+/// A fault's state is the whole state of its link.
+fn effective(table: &LinkTable) -> Vec<LinkEntry> {
+    let all = table.base.iter().chain(&table.faulted);
+    let by_pair: BTreeMap<_, _> = all.map(|entry| ((entry.from, entry.to), *entry)).collect();
+    by_pair.into_values().collect()
+}

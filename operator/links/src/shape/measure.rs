@@ -1,0 +1,392 @@
+//! Measures links with timed probes: one way, by one clock, which one machine has.
+//!
+//! When a probe came is told by the kernel, so that a busy receiver does not look like a slow link. What its number says
+//! of its jitter is subtracted: the rest must be the latency, and its median is not moved by a few that were held up.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io::{self, IoSliceMut},
+    net::{Ipv4Addr, UdpSocket},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use nix::{
+    sched::{CloneFlags, setns},
+    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
+    sys::time::TimeSpec,
+    time::{ClockId, clock_gettime},
+};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    random::{Purpose, Stream},
+    state::{LinkEntry, Share},
+    timed::{LENGTH, TimedProbe},
+};
+use crate::model::Proof;
+
+/// Probes of one link whose median is its latency.
+const WINDOW: usize = 33;
+/// Probes of one link that are remembered: those of which a share is lost, and before them those under way, 250 at
+/// the longest latency.
+const FLIGHTS: usize = 500;
+/// Fewer say nothing.
+pub const MIN_SAMPLES: usize = 25;
+/// The shortest time between two probes of one link.
+const ROUND: Duration = Duration::from_millis(40);
+/// Probes sent in a second over all links.
+const PROBES_PER_SECOND: u32 = 1_000;
+/// The same while there are links of which too little is known, since a fault waits to be proven: only they are probed.
+const NEW_PROBES_PER_SECOND: u32 = 8_000;
+/// Probes that tell a link's latency, and those that tell its loss too.
+const ENOUGH: usize = 30;
+const ENOUGH_FOR_LOSS: usize = 70;
+/// A probe is lost when it is so much later than its link allows.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Probes are sent in small bursts, so that the thread need not wake for each.
+const BURST: Duration = Duration::from_millis(20);
+/// Probes taken in at a time, so that a flood cannot hold the thread.
+const READ_AT_ONCE: usize = 512;
+
+/// What is known of one link by its probes, since its state last changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkMeasure {
+    pub from: Ipv4Addr,
+    pub to: Ipv4Addr,
+    pub number: u32,
+    /// Of the last ones, those that must have come by now, but for loss.
+    pub sent: u64,
+    pub received: u64,
+    /// One way, in microseconds, without jitter: the median of the last ones.
+    pub latency_us: Option<i64>,
+    /// How many that is the median of.
+    pub samples: usize,
+}
+
+impl LinkMeasure {
+    /// Whether the link is what was asked for: `latency` from the spec itself, not from the agent's table.
+    pub fn judge(&self, latency: Duration, tolerance: Duration) -> Proof {
+        let Some(measured) = self.latency_us.filter(|_| self.samples >= MIN_SAMPLES) else {
+            return Proof::Unproven(format!(
+                "{} of {} probes came from {} to {}: {MIN_SAMPLES} say how long they take",
+                self.received, self.sent, self.from, self.to
+            ));
+        };
+        let asked = latency.as_micros() as i64;
+        if measured.abs_diff(asked) <= tolerance.as_micros() as u64 {
+            return Proof::Proven;
+        }
+        let ms = |micros: i64| micros as f64 / 1_000.0;
+        Proof::Violated(format!(
+            "packets from {} to {} take {:.2} ms, not {:.2} ms",
+            self.from,
+            self.to,
+            ms(measured),
+            ms(asked)
+        ))
+    }
+}
+
+#[derive(Debug)]
+struct Measured {
+    entry: LinkEntry,
+    stream: Stream,
+    next: u64,
+    /// What became of the last probes, without a gap up to the one before `next`. None of them met another state.
+    flights: VecDeque<Flight>,
+    samples: VecDeque<i64>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Flight {
+    /// Milliseconds of the measurer's life, so that many links need little room.
+    sent_ms: u32,
+    came: bool,
+}
+
+/// Sends and receives timed probes.
+#[derive(Debug)]
+pub struct Measurer {
+    port: u16,
+    session: u32,
+    nodes: BTreeMap<Ipv4Addr, UdpSocket>,
+    links: Vec<Measured>,
+    born: Instant,
+    turn: usize,
+    round_started: Option<Instant>,
+    credit_since: Instant,
+}
+
+impl Measurer {
+    /// `session` tells the probes of this one from those of others.
+    pub fn new(port: u16, session: u32) -> Self {
+        Self {
+            port,
+            session,
+            nodes: BTreeMap::new(),
+            links: Vec::new(),
+            born: Instant::now(),
+            turn: 0,
+            round_started: None,
+            credit_since: Instant::now(),
+        }
+    }
+
+    /// Opens a socket at a node's address, inside its network namespace if given.
+    pub fn add_node(&mut self, address: Ipv4Addr, namespace: Option<OwnedFd>) -> io::Result<()> {
+        let port = self.port;
+        let opened = std::thread::spawn(move || -> io::Result<UdpSocket> {
+            if let Some(namespace) = namespace {
+                setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            }
+            let socket = UdpSocket::bind((address, port))?;
+            socket.set_nonblocking(true)?;
+            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
+            Ok(socket)
+        });
+        let socket =
+            opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread that opened it panicked")))?;
+        self.nodes.insert(address, socket);
+        Ok(())
+    }
+
+    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.nodes.values().map(AsFd::as_fd)
+    }
+
+    /// Measures exactly these links. One whose state is the same keeps what is known of it.
+    pub fn set(&mut self, seed: u64, links: &[LinkEntry]) {
+        let mut old: BTreeMap<u32, Measured> =
+            self.links.drain(..).map(|link| (link.entry.number, link)).collect();
+        for entry in links {
+            let stream = Stream::new(seed, entry.number);
+            let link = match old.remove(&entry.number) {
+                Some(link) if link.entry == *entry && link.stream == stream => link,
+                known => Measured::new(*entry, stream, known.map_or(1, |link| link.next)),
+            };
+            self.links.push(link);
+        }
+        // By number: that is what a probe says.
+        self.links.sort_by_key(|link| link.entry.number);
+        self.turn = 0;
+    }
+
+    /// Forgets what is known of those links: what happened to them says nothing about how they are now.
+    pub fn forget(&mut self, which: impl Fn(Ipv4Addr, Ipv4Addr) -> bool) {
+        for link in self.links.iter_mut().filter(|link| which(link.entry.from, link.entry.to)) {
+            let Measured { entry, stream, next, .. } = *link;
+            *link = Measured::new(entry, stream, next);
+        }
+    }
+
+    /// When [`Self::send_due`] has something to do again; `None` when nothing is measured.
+    pub fn wake_after(&self) -> Option<Duration> {
+        (!self.links.is_empty()).then_some(BURST)
+    }
+
+    /// Sends what is due.
+    pub fn send_due(&mut self) {
+        let now = Instant::now();
+        let new: Vec<usize> = (0..self.links.len()).filter(|place| self.links[*place].is_new()).collect();
+        let (turns, rate) = if new.is_empty() {
+            (self.links.len(), PROBES_PER_SECOND)
+        } else {
+            (new.len(), NEW_PROBES_PER_SECOND)
+        };
+        let earned = now.duration_since(self.credit_since).min(ROUND).as_secs_f64();
+        let budget = (earned * f64::from(rate)) as usize;
+        if budget > 0 {
+            self.credit_since = now;
+        }
+        // Links come and go between two calls; a round that is cut short begins anew.
+        self.turn %= turns.max(1);
+        for _ in 0..budget.min(turns) {
+            if self.turn == 0 {
+                if self.round_started.is_some_and(|started| now.duration_since(started) < ROUND) {
+                    return;
+                }
+                self.round_started = Some(now);
+            }
+            self.send_one(new.get(self.turn).copied().unwrap_or(self.turn));
+            self.turn = (self.turn + 1) % turns;
+        }
+    }
+
+    fn send_one(&mut self, place: usize) {
+        let link = &mut self.links[place];
+        let Some(socket) = self.nodes.get(&link.entry.from) else { return };
+        let Ok(sent) = clock() else { return };
+        let probe = TimedProbe { session: self.session, link: link.entry.number, number: link.next, sent };
+        // One that cannot be sent counts as lost.
+        socket.send_to(&probe.encode(), (link.entry.to, self.port)).ok();
+        link.flights.push_back(Flight { sent_ms: self.born.elapsed().as_millis() as u32, came: false });
+        if link.flights.len() > FLIGHTS {
+            link.flights.pop_front();
+        }
+        link.next += 1;
+    }
+
+    /// Takes in what has come.
+    pub fn receive(&mut self) {
+        for (address, socket) in &self.nodes {
+            for _ in 0..READ_AT_ONCE {
+                let Some((probe, from, came)) = receive_one(socket) else { break };
+                let place = self.links.binary_search_by_key(&probe.link, |link| link.entry.number);
+                let Ok(link) = place.map(|place| &mut self.links[place]) else { continue };
+                if probe.session != self.session || link.entry.to != *address || link.entry.from != from {
+                    continue;
+                }
+                let Some(flight) = link.flight(probe.number).filter(|flight| !flight.came) else { continue };
+                flight.came = true;
+                let jitter = link.stream.jitter(Purpose::ProbeJitter, probe.number, link.entry.state.jitter);
+                if link.samples.len() == WINDOW {
+                    link.samples.pop_front();
+                }
+                link.samples.push_back(came as i64 - probe.sent as i64 - jitter);
+            }
+        }
+    }
+
+    /// What is known of every link.
+    pub fn measures(&self) -> Vec<LinkMeasure> {
+        let now_ms = self.born.elapsed().as_millis() as u32;
+        self.links.iter().map(|link| link.measure(now_ms)).collect()
+    }
+}
+
+impl Measured {
+    /// `next`: the number of its next probe, since numbers are never used again.
+    fn new(entry: LinkEntry, stream: Stream, next: u64) -> Self {
+        Self { entry, stream, next, flights: VecDeque::new(), samples: VecDeque::with_capacity(WINDOW) }
+    }
+
+    /// Too little is known to say what it is.
+    fn is_new(&self) -> bool {
+        let enough = if self.entry.state.loss == Share::NONE { ENOUGH } else { ENOUGH_FOR_LOSS };
+        self.flights.len() < enough
+    }
+
+    /// The probe of that number, unless it met another state or was sent long ago.
+    fn flight(&mut self, number: u64) -> Option<&mut Flight> {
+        let ago = self.next.checked_sub(number)? as usize;
+        let place = self.flights.len().checked_sub(ago)?;
+        self.flights.get_mut(place)
+    }
+
+    fn measure(&self, now_ms: u32) -> LinkMeasure {
+        let longest = (self.entry.state.latency + self.entry.state.jitter + PATIENCE).as_millis() as u32;
+        let is_due = |flight: &&Flight| now_ms.saturating_sub(flight.sent_ms) >= longest;
+        let due = || self.flights.iter().take_while(is_due);
+        let mut samples: Vec<i64> = self.samples.iter().copied().collect();
+        samples.sort_unstable();
+        LinkMeasure {
+            from: self.entry.from,
+            to: self.entry.to,
+            number: self.entry.number,
+            sent: due().count() as u64,
+            received: due().filter(|flight| flight.came).count() as u64,
+            latency_us: samples.get(samples.len() / 2).map(|nanoseconds| nanoseconds / 1_000),
+            samples: samples.len(),
+        }
+    }
+}
+
+fn clock() -> nix::Result<u64> {
+    clock_gettime(ClockId::CLOCK_REALTIME).map(nanoseconds)
+}
+
+fn nanoseconds(time: TimeSpec) -> u64 {
+    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+}
+
+/// A probe, where it says to come from, and when it came.
+fn receive_one(socket: &UdpSocket) -> Option<(TimedProbe, Ipv4Addr, u64)> {
+    let mut buffer = [0; LENGTH + 1];
+    let mut slices = [IoSliceMut::new(&mut buffer)];
+    let mut space = nix::cmsg_space!(TimeSpec);
+    let flags = MsgFlags::MSG_DONTWAIT;
+    let (length, from, came) = {
+        let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags).ok()?;
+        let came = message.cmsgs().ok()?.find_map(|control| match control {
+            ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
+            _ => None,
+        });
+        (message.bytes, message.address?.ip(), came?)
+    };
+    // A stranger's datagram is skipped like any other that cannot be read.
+    let probe = TimedProbe::decode(&buffer[..length]);
+    Some((probe.unwrap_or(TimedProbe { session: 0, link: u32::MAX, number: 0, sent: 0 }), from, came))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measure(latency_us: i64, samples: usize) -> LinkMeasure {
+        LinkMeasure {
+            from: Ipv4Addr::new(10, 0, 0, 1),
+            to: Ipv4Addr::new(10, 0, 0, 2),
+            number: 1,
+            sent: 30,
+            received: 30,
+            latency_us: Some(latency_us),
+            samples,
+        }
+    }
+
+    #[test]
+    fn a_link_is_judged_by_what_was_asked_for() {
+        let judge = |micros, samples| {
+            measure(micros, samples).judge(Duration::from_millis(73), Duration::from_micros(3_650))
+        };
+        assert_eq!(judge(73_200, 33), Proof::Proven);
+        assert!(matches!(judge(7_100, 33), Proof::Violated(_)));
+        assert!(matches!(judge(77_000, 33), Proof::Violated(_)));
+        assert!(matches!(judge(73_200, MIN_SAMPLES - 1), Proof::Unproven(_)));
+    }
+
+    #[test]
+    fn a_change_of_the_link_forgets_what_was_known() {
+        let mut measurer = Measurer::new(1, 1);
+        let state = super::super::LinkState::default();
+        let entry = |latency| LinkEntry {
+            from: Ipv4Addr::new(10, 0, 0, 1),
+            to: Ipv4Addr::new(10, 0, 0, 2),
+            number: 7,
+            state: super::super::LinkState { latency, ..state },
+        };
+        measurer.set(1, &[entry(Duration::from_millis(20))]);
+        measurer.links[0].samples.push_back(1);
+        measurer.set(1, &[entry(Duration::from_millis(20))]);
+        assert_eq!(measurer.measures()[0].samples, 1);
+        measurer.set(1, &[entry(Duration::from_millis(30))]);
+        assert_eq!(measurer.measures()[0].samples, 0);
+        measurer.links[0].samples.push_back(1);
+        measurer.forget(|from, _| from == Ipv4Addr::new(10, 0, 0, 2));
+        assert_eq!(measurer.measures()[0].samples, 1, "another link was meant");
+        measurer.forget(|from, _| from == Ipv4Addr::new(10, 0, 0, 1));
+        assert_eq!(measurer.measures()[0].samples, 0);
+    }
+
+    #[test]
+    fn a_probe_counts_once_and_only_the_last_ones_count() {
+        let entry = LinkEntry {
+            from: Ipv4Addr::new(10, 0, 0, 1),
+            to: Ipv4Addr::new(10, 0, 0, 2),
+            number: 7,
+            state: super::super::LinkState::default(),
+        };
+        let mut link = Measured::new(entry, Stream::new(1, 7), 5);
+        link.flights = (0..3).map(|n| Flight { sent_ms: n * 100, came: false }).collect();
+        link.next = 8;
+        assert!(link.flight(4).is_none(), "of the time before");
+        assert!(link.flight(8).is_none(), "not sent yet");
+        link.flight(6).unwrap().came = true;
+        let counts = |measure: LinkMeasure| (measure.sent, measure.received);
+        assert_eq!(counts(link.measure(499)), (0, 0));
+        assert_eq!(counts(link.measure(600)), (2, 1), "the third may still come");
+        assert_eq!(counts(link.measure(700)), (3, 1));
+    }
+}

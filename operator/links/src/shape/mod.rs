@@ -1,0 +1,28 @@
+//! Shaping: what happens to a packet on a directed link beside being cut.
+//!
+//! [`Link`] is the pure model: it says for each packet whether it is lost and when it leaves. [`Shaper`] runs it on real
+//! packets: rules (`rules`) send those of shaped links to NFQUEUE (`queue`) at PREROUTING, after the cuts; one thread
+//! asks the model and gives the verdicts in time. Packets are never held on their way out of the sender: they would stay
+//! charged to its socket, and TCP would stop sending.
+//!
+//! The rules live in a table that goes with the thread's socket, behind a gate that the thread renews: an agent that dies
+//! or hangs lets packets flow.
+
+mod link;
+mod measure;
+mod queue;
+mod random;
+mod rules;
+mod schedule;
+mod shaper;
+mod state;
+mod system;
+pub mod timed;
+mod worker;
+
+pub use link::{Arrival, Counters, Dropped, Fate, Link};
+pub use measure::{LinkMeasure, MIN_SAMPLES, Measurer};
+pub use queue::QueueError;
+pub use random::{Purpose, Stream};
+pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport, Shaper};
+pub use state::{LinkEntry, LinkState, LinkTable, Share};
