@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use crate::{
     cluster::Cluster,
-    outcome::{Outcome, Status},
+    outcome::{Link, Outcome, Status},
     process::{self, Kind, Process, kill},
     wait::{until, until_some},
 };
@@ -216,6 +216,18 @@ impl Lab {
 
     pub fn status(&self, testnet: &str) -> Status {
         self.try_status(testnet).unwrap_or_else(|| panic!("no testnet {testnet} runs"))
+    }
+
+    /// What `netsplit links` tells.
+    pub fn links(&self, testnet: &str) -> Vec<Link> {
+        #[derive(serde::Deserialize)]
+        struct Links {
+            links: Vec<Link>,
+        }
+        let printed = self.ok(&["links", "-t", testnet, "--json"]);
+        let links: Links = serde_json::from_str(&printed)
+            .unwrap_or_else(|error| panic!("`netsplit links --json` is told wrong ({error}): {printed}"));
+        links.links
     }
 
     /// Waits until every node has a final block above `height`.

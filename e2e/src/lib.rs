@@ -14,7 +14,10 @@ mod wait;
 pub use busy::{Busy, BusyLoops, busy_run};
 pub use cluster::{Claim, Cluster, Images, Namespace, Volume};
 pub use lab::{Background, Ended, Lab, programs};
-pub use outcome::{Expectation, FaultOutcome, LoadStatus, NodeOutcome, NodeStatus, Outcome, Status, Verdict};
+pub use outcome::{
+    Expectation, FaultOutcome, Link, LoadStatus, MeasuredLink, NodeOutcome, NodeStatus, Outcome, Status,
+    Verdict,
+};
 pub use process::{Kind, Process, kill, of_state_dir as processes_of};
 pub use spec::{Experiment, Testnet};
 pub use wait::{until, until_some};

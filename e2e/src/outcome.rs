@@ -37,6 +37,7 @@ pub struct FaultOutcome {
     pub links: u64,
     pub dropped: u64,
     pub proven: bool,
+    pub evidence: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -114,6 +115,27 @@ pub struct ActiveFault {
     pub state: String,
     pub links: u64,
     pub dropped: u64,
+}
+
+/// One link of the answer of `netsplit links --json`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Link {
+    pub from: String,
+    pub to: String,
+    /// In the words of the YAML.
+    pub asked: serde_json::Value,
+    /// None: nobody measures it.
+    pub measured: Option<MeasuredLink>,
+    pub as_asked: Option<bool>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeasuredLink {
+    pub latency_ms: Option<f64>,
+    /// Of the nodes' packets.
+    pub lost: u64,
 }
 
 impl Status {

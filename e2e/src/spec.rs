@@ -11,15 +11,17 @@ pub struct Testnet {
     pub topology: &'static str,
     /// Transfers a second; none for 0.
     pub load: u32,
+    /// What every link does, such as `latency: 10ms`; nothing when empty.
+    pub links: &'static str,
 }
 
 impl Testnet {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), validators: 4, full: 0, topology: "mesh", load: 0 }
+        Self { name: name.to_owned(), validators: 4, full: 0, topology: "mesh", load: 0, links: "" }
     }
 
     pub fn yaml(&self) -> String {
-        let Self { name, validators, full, topology, load } = self;
+        let Self { name, validators, full, topology, load, links } = self;
         let mut text = format!(
             "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: {name}}}\nspec:\n  \
              consensus: {{bft: {{blockTime: 200ms}}}}\n  topology: {topology}\n  nodes:\n    \
@@ -31,11 +33,14 @@ impl Testnet {
         if *load > 0 {
             writeln!(text, "  load: {{transfersPerSecond: {load}/s}}").expect("a String takes it all");
         }
+        if !links.is_empty() {
+            writeln!(text, "  links: {{{links}}}").expect("a String takes it all");
+        }
         text
     }
 }
 
-/// One partition, called `split`, after a baseline of 2 s.
+/// One fault, a partition unless said, called `split`, after a baseline of 2 s.
 #[derive(Clone, Debug)]
 pub struct Experiment {
     pub name: String,

@@ -5,6 +5,7 @@
 mod by_hand;
 mod crashes;
 mod fork;
+mod links;
 mod machine;
 mod topologies;
 mod verdicts;

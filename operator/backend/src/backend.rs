@@ -3,7 +3,10 @@
 use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
 
 use async_trait::async_trait;
-pub use netsplit_links::{CutState, Proof};
+pub use netsplit_links::{
+    CutState, Proof,
+    shape::{Counters, LinkState, Share},
+};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -133,6 +136,54 @@ pub struct CutEvidence {
     pub problems: Vec<String>,
 }
 
+/// One directed link and what it is to do to packets.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkRequest {
+    pub from: String,
+    pub to: String,
+    /// Names the link in its testnet: the random decisions follow from it and the seed.
+    pub number: u32,
+    pub state: LinkState,
+}
+
+/// The whole desired state of shaped links.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinksRequest {
+    pub seed: u64,
+    /// What holds for as long as the testnet runs.
+    pub base: Vec<LinkRequest>,
+    /// In place of what `base` says of the same link, until the lease ends.
+    pub faulted: Vec<LinkRequest>,
+    pub lease: Duration,
+}
+
+/// What timed probes say of one shaped link, since its state last changed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkEvidence {
+    pub from: String,
+    pub to: String,
+    pub sent: u64,
+    pub received: u64,
+    /// One way, without jitter, in microseconds; absent until a probe came.
+    pub latency_us: Option<i64>,
+    /// How many probes that is the median of.
+    pub samples: usize,
+    /// What happened to the packets of the nodes.
+    pub counters: Counters,
+}
+
+/// What is known about all shaped links.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinksEvidence {
+    pub links: Vec<LinkEvidence>,
+    /// What the emulation itself did wrong, as sentences.
+    pub faults: Vec<String>,
+    /// The faults' lease ended before it was renewed: the links are at their base.
+    pub lease_ended: bool,
+}
+
 /// What may be done to a node's process from outside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -184,7 +235,14 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Sets the whole desired state: cuts that are not named end, named ones start or are renewed, all in one transaction.
     async fn set_cuts(&self, cuts: Vec<CutRequest>) -> Result<(), BackendError>;
 
-    /// Renews the leases of all active cuts; fails with the names of those that had ended.
+    /// Sets the whole desired state of shaped links; those that are not named do nothing to packets. A link that stays keeps
+    /// its place in its random sequence.
+    async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError>;
+
+    /// What is known about the shaped links.
+    async fn links(&self) -> Result<LinksEvidence, BackendError>;
+
+    /// Renews the leases of all active cuts and of the faulted links; fails with the names of those that had ended.
     async fn renew(&self) -> Result<(), BackendError>;
 
     /// One entry per active cut, and per cut that ended recently.

@@ -10,6 +10,7 @@ pub mod local;
 mod translate;
 
 pub use backend::{
-    Backend, BackendError, Connection, CutEvidence, CutRect, CutRequest, CutState, ExecExit, ExecStdio,
-    NodeArtifacts, NodeFile, NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof,
+    Backend, BackendError, Connection, Counters, CutEvidence, CutRect, CutRequest, CutState, ExecExit,
+    ExecStdio, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, NodeArtifacts, NodeFile,
+    NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof, Share,
 };

@@ -2,9 +2,15 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use netsplit_links::{Cut, Rect};
+use netsplit_links::{
+    Cut, Rect,
+    shape::{LinkEntry, LinkTable},
+};
 
-use crate::backend::{BackendError, CutEvidence, CutRequest, PairEvidence};
+use crate::backend::{
+    BackendError, CutEvidence, CutRequest, LinkEvidence, LinkRequest, LinksEvidence, LinksRequest,
+    PairEvidence,
+};
 
 /// Which node has which address.
 #[derive(Debug, Default)]
@@ -46,6 +52,23 @@ impl Names {
         Ok(Cut { id: request.id.clone(), rects, lease: request.lease })
     }
 
+    pub(crate) fn link_table(&self, request: &LinksRequest) -> Result<LinkTable, BackendError> {
+        let entry = |link: &LinkRequest| {
+            Ok(LinkEntry {
+                from: self.address(&link.from)?,
+                to: self.address(&link.to)?,
+                number: link.number,
+                state: link.state,
+            })
+        };
+        Ok(LinkTable {
+            seed: request.seed,
+            base: request.base.iter().map(entry).collect::<Result<_, BackendError>>()?,
+            faulted: request.faulted.iter().map(entry).collect::<Result<_, BackendError>>()?,
+            lease: request.lease,
+        })
+    }
+
     /// Sentences of the link agent speak of addresses; people know names.
     fn in_words(&self, sentence: &str) -> String {
         let known = |word: &str| word.parse().ok().and_then(|address| self.names.get(&address).cloned());
@@ -80,6 +103,26 @@ pub(crate) fn cut_evidence(evidence: netsplit_links::CutEvidence, names: &Names)
             Proof::Violated(sentence) => Proof::Violated(names.in_words(&sentence)),
         },
         problems: evidence.problems.iter().map(|sentence| names.in_words(sentence)).collect(),
+    }
+}
+
+pub(crate) fn links_evidence(
+    evidence: netsplit_links::emulator::LinksEvidence,
+    names: &Names,
+) -> LinksEvidence {
+    let link = |link: netsplit_links::emulator::LinkEvidence| LinkEvidence {
+        from: names.name(link.measure.from),
+        to: names.name(link.measure.to),
+        sent: link.measure.sent,
+        received: link.measure.received,
+        latency_us: link.measure.latency_us,
+        samples: link.measure.samples,
+        counters: link.counters,
+    };
+    LinksEvidence {
+        links: evidence.links.into_iter().map(link).collect(),
+        faults: evidence.faults.iter().map(|sentence| names.in_words(sentence)).collect(),
+        lease_ended: evidence.lease_ended,
     }
 }
 

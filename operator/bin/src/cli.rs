@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
     operator::OperatorArgs,
-    units::{Duration, Rate},
+    units::{Bits, Duration, Rate, Share},
 };
 
 #[derive(Debug, Parser)]
@@ -64,6 +64,15 @@ pub enum Command {
     /// Cut the links between nodes
     #[command(after_help = "Example:\n  netsplit cut validator-0 validator-1,full-0 --one-way --for 20s")]
     Cut(CutArgs),
+    /// Change what the links between nodes do to packets
+    #[command(
+        after_help = "Examples:\n  netsplit link validator-0 validator-1,full-0 --latency 80ms --loss 2% --for 30s\n  \
+                            netsplit heal validator-0 validator-1,full-0"
+    )]
+    Link(LinkArgs),
+    /// Show what each directed link is asked to do, and what was measured
+    #[command(after_help = "Example:\n  netsplit links --json")]
+    Links(StatusArgs),
     /// End faults: all of them, or the one made with the same arguments
     #[command(after_help = "Examples:\n  netsplit heal\n  netsplit heal validator-0 validator-1")]
     Heal(HealArgs),
@@ -193,10 +202,55 @@ pub struct CutArgs {
 }
 
 #[derive(Debug, Args)]
+pub struct LinkArgs {
+    /// Comma-separated names of nodes or groups
+    pub from: String,
+    /// Comma-separated names of nodes or groups
+    pub to: String,
+    #[command(flatten)]
+    pub quality: QualityArgs,
+    /// Change only what FROM sends to TO
+    #[arg(long)]
+    pub one_way: bool,
+    #[command(flatten)]
+    pub testnet: TestnetArg,
+    /// Heal by itself after this time; without it until `heal`
+    #[arg(long = "for", value_name = "DURATION")]
+    pub duration: Option<Duration>,
+}
+
+/// What links do to packets; what is left out stays as the testnet has it.
+#[derive(Clone, Copy, Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct QualityArgs {
+    /// One way, such as 80ms
+    #[arg(long, value_name = "DURATION")]
+    pub latency: Option<Duration>,
+    /// Largest deviation from the latency, both ways
+    #[arg(long, value_name = "DURATION")]
+    pub jitter: Option<Duration>,
+    /// Packets that are lost, such as 2%
+    #[arg(long, value_name = "SHARE")]
+    pub loss: Option<Share>,
+    /// Bits a second, such as 10mbit
+    #[arg(long, value_name = "RATE")]
+    pub rate: Option<Bits>,
+    /// Packets that come twice
+    #[arg(long, value_name = "SHARE")]
+    pub duplicate: Option<Share>,
+    /// Packets that skip the latency
+    #[arg(long, value_name = "SHARE")]
+    pub reorder: Option<Share>,
+    /// Packets in which a bit is flipped
+    #[arg(long, value_name = "SHARE")]
+    pub corrupt: Option<Share>,
+}
+
+#[derive(Debug, Args)]
 pub struct HealArgs {
-    /// The arguments of the `split` or `cut` to end; without any, all faults made by hand
+    /// The arguments of the `split`, `cut` or `link` to end; without any, all faults made by hand
     pub groups: Vec<String>,
-    /// The fault was a one-way cut
+    /// The fault was made one-way
     #[arg(long)]
     pub one_way: bool,
     #[command(flatten)]

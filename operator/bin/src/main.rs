@@ -12,6 +12,7 @@ mod paths;
 mod pipe;
 mod pod_agent;
 mod problem;
+mod quality;
 mod selector;
 mod session;
 mod shutdown;
@@ -94,6 +95,8 @@ async fn dispatch_async(place: &PlaceArgs, command: Command) -> Result<ExitCode>
         Command::Status(args) => commands::status::run(world, &args).await?,
         Command::Split(args) => commands::faults::split(world, &args).await?,
         Command::Cut(args) => commands::faults::cut(world, &args).await?,
+        Command::Link(args) => commands::faults::link(world, &args).await?,
+        Command::Links(args) => commands::links::run(world, &args).await?,
         Command::Heal(args) => commands::faults::heal(world, &args).await?,
         Command::Load(args) => commands::load::run(world, &args).await?,
         Command::Restart(args) => commands::restart::run(world, &args).await?,

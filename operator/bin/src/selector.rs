@@ -2,6 +2,7 @@
 
 use netsplit_plan::TestnetPlan;
 use netsplit_proto::control::Selector;
+use netsplit_spec::Links;
 
 use crate::{nearest, session::faults::Shape};
 
@@ -26,6 +27,20 @@ pub fn shape(plan: &TestnetPlan, selector: &Selector) -> Result<Shape, String> {
     }
     sides.sort();
     Ok(Shape::Partition(sides))
+}
+
+/// The same links, changed instead of cut.
+pub fn changed(shape: Shape, links: Links) -> Result<Shape, String> {
+    let Shape::Cut { from, to, one_way } = shape else {
+        return Err("links are changed from some nodes to others: name both".to_owned());
+    };
+    if links.is_empty() {
+        return Err("nothing would change: give a latency, a loss or another quality".to_owned());
+    }
+    if let Some((field, problem)) = links.problems().first() {
+        return Err(format!("the {field} {problem}"));
+    }
+    Ok(Shape::Link { from, to, one_way, links })
 }
 
 /// A node on no side of a partition would carry the votes across: that has to be said, not to happen.

@@ -25,3 +25,27 @@ impl FromStr for Rate {
         netsplit_spec::parse_rate(text).map(Self)
     }
 }
+
+/// Bits a second, such as `10mbit`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bits(pub u64);
+
+impl FromStr for Bits {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        netsplit_spec::parse_bits(text).map(Self)
+    }
+}
+
+/// A share such as `2%`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share(pub netsplit_spec::Share);
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        netsplit_spec::parse_share(text).map(Self)
+    }
+}

@@ -1,6 +1,6 @@
-//! Faults compiled to directed cuts.
+//! Faults compiled to directed links.
 
-use netsplit_spec::{NodeIndex, ValidFault, ValidFaultKind};
+use netsplit_spec::{Links, NodeIndex, ValidFault, ValidFaultKind};
 use serde::{Deserialize, Serialize};
 
 /// Every directed link from a node in `from` to another node in `to` is cut. Sorted, without duplicates.
@@ -19,22 +19,32 @@ pub struct FaultPlan {
     /// On the run's clock.
     pub at_ms: u64,
     pub lasts_ms: u64,
-    /// The union of these links is cut. Faults compose by union, so their order never matters.
+    /// The union of these links is cut, or changed. Faults compose by union, so their order never matters.
     pub rects: Vec<CutRect>,
+    /// How the links are changed; `None`: they are cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<Links>,
 }
 
 /// The cuts of one fault, in a fixed order.
 pub fn compile(fault: &ValidFault) -> FaultPlan {
     let rects = match &fault.kind {
         ValidFaultKind::Partition { sides } => partition(sides),
-        ValidFaultKind::Cut { from, to, one_way: true } => vec![rect(from, to)],
-        ValidFaultKind::Cut { from, to, one_way: false } => vec![rect(from, to), rect(to, from)],
+        ValidFaultKind::Cut { from, to, one_way } | ValidFaultKind::Link { from, to, one_way, .. } => {
+            let there = rect(from, to);
+            if *one_way { vec![there] } else { vec![there, rect(to, from)] }
+        }
+    };
+    let links = match &fault.kind {
+        ValidFaultKind::Link { links, .. } => Some(*links),
+        ValidFaultKind::Partition { .. } | ValidFaultKind::Cut { .. } => None,
     };
     FaultPlan {
         id: fault.id.clone(),
         at_ms: fault.at.as_millis() as u64,
         lasts_ms: fault.lasts.as_millis() as u64,
         rects,
+        links,
     }
 }
 

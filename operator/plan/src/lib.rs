@@ -1,10 +1,13 @@
 //! Pure planning: what nodes a testnet has and who is whose neighbour, faults compiled to directed cuts, and the
 //! experiment's state machine with its verdict. Same input, same output: no clock, no randomness, no network.
 
+pub mod expected;
 pub mod experiment;
 mod fault;
+mod links;
 mod testnet;
 
 pub use fault::{CutRect, FaultPlan, compile};
+pub use links::{LinkFault, LinkRow, base_links, faulted_links};
 pub use netsplit_spec::NodeIndex;
 pub use testnet::{PlannedNode, TestnetPlan, plan_testnet, seed_of};

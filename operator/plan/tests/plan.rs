@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use netsplit_plan::{CutRect, NodeIndex, compile, plan_testnet, seed_of};
-use netsplit_spec::{
-    Document, Links, Testnet, Topology, ValidFault, ValidFaultKind, parse, validate_testnet,
+use netsplit_plan::{
+    CutRect, LinkFault, NodeIndex, base_links, compile, expected, faulted_links, plan_testnet, seed_of,
 };
+use netsplit_spec::{Document, Links, Share, Testnet, Topology, ValidFault, ValidFaultKind, parse};
 use proptest::prelude::*;
 
 fn quickstart() -> Testnet {
@@ -20,15 +20,6 @@ fn quickstart() -> Testnet {
 #[test]
 fn the_plan_of_the_quickstart() {
     insta::assert_json_snapshot!("quickstart", plan_testnet(&quickstart()));
-}
-
-#[test]
-fn links_are_carried_though_no_backend_shapes_them_yet() {
-    let mut testnet = quickstart();
-    let links = Links { latency: Duration::from_millis(20), jitter: Duration::from_millis(2) };
-    testnet.links = Some(links);
-    assert!(validate_testnet(&testnet).is_err());
-    assert_eq!(plan_testnet(&testnet).links, Some(links));
 }
 
 #[test]
@@ -85,7 +76,8 @@ fn is_cut(kind: &ValidFaultKind, from: NodeIndex, to: NodeIndex) -> bool {
             let side = |node| sides.iter().position(|side| side.contains(&node));
             matches!((side(from), side(to)), (Some(a), Some(b)) if a != b)
         }
-        ValidFaultKind::Cut { from: sources, to: targets, one_way } => {
+        ValidFaultKind::Cut { from: sources, to: targets, one_way }
+        | ValidFaultKind::Link { from: sources, to: targets, one_way, .. } => {
             (sources.contains(&from) && targets.contains(&to))
                 || (!one_way && sources.contains(&to) && targets.contains(&from))
         }
@@ -96,6 +88,81 @@ const NODES: usize = 9;
 
 fn subset() -> impl Strategy<Value = Vec<NodeIndex>> {
     prop::collection::btree_set(0..NODES, 1..NODES).prop_map(|set| set.into_iter().collect())
+}
+
+fn links() -> impl Strategy<Value = Links> {
+    let time = || prop::option::of((0..50u64).prop_map(Duration::from_millis));
+    let share = || prop::option::of((0..1_000_000u32).prop_map(Share::millionths));
+    let rate = prop::option::of(10_000..1_000_000_000u64);
+    (time(), time(), share(), rate, share(), share(), share()).prop_map(
+        |(latency, jitter, loss, rate, duplicate, reorder, corrupt)| Links {
+            latency,
+            jitter,
+            loss,
+            rate,
+            duplicate,
+            reorder,
+            corrupt,
+        },
+    )
+}
+
+fn link_faults() -> impl Strategy<Value = Vec<LinkFault>> {
+    let one = (subset(), subset(), any::<bool>(), links()).prop_map(|(from, to, one_way, links)| {
+        let plan = compile(&fault(ValidFaultKind::Link { from, to, one_way, links }));
+        LinkFault { rects: plan.rects, links: plan.links.expect("it is a link fault") }
+    });
+    prop::collection::vec(one, 0..5)
+}
+
+proptest! {
+    /// Added in any order, and some of them removed again: what holds depends only on which are active.
+    #[test]
+    fn the_order_of_link_faults_never_matters(
+        base in links(),
+        faults in link_faults(),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let table = faulted_links(base, &faults);
+        let mut other = faults.clone();
+        other.reverse();
+        if !other.is_empty() {
+            let turn = order.index(other.len());
+            other.rotate_left(turn);
+            // Twice the same fault is that fault.
+            other.push(other[0].clone());
+        }
+        prop_assert_eq!(faulted_links(base, &other), table);
+        prop_assert!(faulted_links(base, &[]).is_empty());
+    }
+
+    #[test]
+    fn the_table_says_what_the_faults_ask_for(base in links(), faults in link_faults()) {
+        let table = faulted_links(base, &faults);
+        for from in 0..NODES {
+            for to in (0..NODES).filter(|to| *to != from) {
+                let touched = faults.iter().any(|f| union(&f.rects).contains(&(from, to)));
+                let row = table.iter().find(|row| (row.from, row.to) == (from, to));
+                prop_assert_eq!(row.is_some(), touched);
+                if let Some(row) = row {
+                    let latency = expected::latency(Some(&base), &faults, from, to);
+                    prop_assert_eq!(row.links.latency.unwrap_or_default(), latency);
+                    let loss = row.links.loss.map_or(0, Share::as_millionths);
+                    prop_assert_eq!(loss, expected::loss(Some(&base), &faults, from, to));
+                    prop_assert!(row.links.jitter.unwrap_or_default() <= latency);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_base_is_every_link_both_ways() {
+    let base = Links { latency: Some(Duration::from_millis(20)), ..Links::default() };
+    let table = base_links(4, base);
+    assert_eq!(table.len(), 12);
+    assert!(table.iter().all(|row| row.from != row.to && row.links == base));
+    assert!(base_links(4, Links::default()).is_empty());
 }
 
 fn kind() -> impl Strategy<Value = ValidFaultKind> {
@@ -109,7 +176,9 @@ fn kind() -> impl Strategy<Value = ValidFaultKind> {
         to,
         one_way,
     });
-    prop_oneof![partition, cut]
+    let link = (subset(), subset(), any::<bool>(), links())
+        .prop_map(|(from, to, one_way, links)| ValidFaultKind::Link { from, to, one_way, links });
+    prop_oneof![partition, cut, link]
 }
 
 proptest! {

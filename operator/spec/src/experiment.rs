@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::links::LinkChange;
 use crate::problem::Origin;
 use crate::units;
 
@@ -85,6 +86,9 @@ pub enum FaultKind {
     },
     Cut {
         cut: Cut,
+    },
+    Link {
+        link: LinkChange,
     },
 }
 

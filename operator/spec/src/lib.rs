@@ -7,6 +7,7 @@
 mod check;
 pub mod crd;
 mod experiment;
+mod links;
 mod parse;
 mod problem;
 mod read;
@@ -18,9 +19,10 @@ pub mod units;
 mod valid;
 
 pub use experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
+pub use links::{LinkChange, Links};
 pub use problem::{Origin, Problem, Problems};
-pub use testnet::{Chain, Consensus, Links, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
-pub use units::{format_duration, parse_duration, parse_rate};
+pub use testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
+pub use units::{Share, format_bits, format_duration, parse_bits, parse_duration, parse_rate, parse_share};
 pub use valid::{NodeIndex, ValidExpectation, ValidExperiment, ValidFault, ValidFaultKind};
 
 use serde::{Deserialize, Serialize};

@@ -5,6 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::links::Links;
 use crate::problem::Origin;
 use crate::units;
 
@@ -23,6 +24,7 @@ pub struct Testnet {
     pub nodes: Vec<NodeGroup>,
     #[serde(default)]
     pub topology: Topology,
+    /// Base quality of every link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -140,18 +142,6 @@ pub enum Topology {
     Ring,
     /// Everyone with the first node only.
     Star,
-}
-
-/// Base quality of every link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Links {
-    /// One way.
-    #[serde(with = "units::serde_duration")]
-    pub latency: Duration,
-    /// Largest deviation from `latency`.
-    #[serde(default, with = "units::serde_duration")]
-    pub jitter: Duration,
 }
 
 /// Signed transfers sent while the testnet runs.

@@ -112,6 +112,99 @@ pub fn parse_rate(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A share of all packets, in millionths; written `2%` or `0.05%`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share(u32);
+
+impl Share {
+    pub const ALL: Self = Self(1_000_000);
+
+    pub fn millionths(share: u32) -> Self {
+        Self(share.min(Self::ALL.0))
+    }
+
+    pub fn as_millionths(self) -> u32 {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (whole, parts) = (self.0 / 10_000, self.0 % 10_000);
+        let parts = format!("{parts:04}");
+        let parts = parts.trim_end_matches('0');
+        if parts.is_empty() { write!(f, "{whole}%") } else { write!(f, "{whole}.{parts}%") }
+    }
+}
+
+/// Reads `2%`, `0.05%`; zero needs no sign. The error says what would be right.
+pub fn parse_share(text: &str) -> Result<Share, String> {
+    let wrong = || format!("`{}` is not a share: write `2%` or `0.05%`, at most `100%`", clip(text));
+    if text == "0" {
+        return Ok(Share::default());
+    }
+    let number = text.strip_suffix('%').filter(|number| number.len() <= MAX_TEXT).ok_or_else(wrong)?;
+    let millionths = scaled(number, 10_000).ok_or_else(wrong)?;
+    u32::try_from(millionths).ok().filter(|share| *share <= Share::ALL.0).map(Share).ok_or_else(wrong)
+}
+
+impl serde::Serialize for Share {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Share {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        parse_share(&text).map_err(serde::de::Error::custom)
+    }
+}
+
+/// Largest first, as [`format_bits`] tries them.
+const BIT_UNITS: [(&str, u64); 4] =
+    [("gbit", 1_000_000_000), ("mbit", 1_000_000), ("kbit", 1_000), ("bit", 1)];
+
+/// Reads bits a second: `10mbit`, `1.5gbit`, `500kbit`.
+pub fn parse_bits(text: &str) -> Result<u64, String> {
+    let wrong =
+        || format!("`{}` is not a rate of bits: write `10mbit`, `500kbit` or `1gbit` (a second)", clip(text));
+    if text.len() > MAX_TEXT {
+        return Err(wrong());
+    }
+    let lower = text.to_ascii_lowercase();
+    let (number, unit) = BIT_UNITS
+        .iter()
+        .find_map(|(name, unit)| lower.strip_suffix(name).map(|number| (number, *unit)))
+        .ok_or_else(wrong)?;
+    scaled(number, unit).ok_or_else(wrong)
+}
+
+/// The text that [`parse_bits`] reads back as the same value.
+pub fn format_bits(bits: u64) -> String {
+    let fits = BIT_UNITS.iter().find(|(_, unit)| bits >= *unit && bits.is_multiple_of(*unit));
+    let (name, unit) = fits.unwrap_or(&("bit", 1));
+    format!("{}{name}", bits / unit)
+}
+
+/// An optional rate of bits as its human text.
+pub mod serde_bits_option {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[allow(clippy::ref_option, reason = "serde hands fields over so")]
+    pub fn serialize<S: Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+        match value {
+            Some(value) => serializer.serialize_str(&super::format_bits(*value)),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+        let text = Option::<String>::deserialize(deserializer)?;
+        text.map(|text| super::parse_bits(&text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
 /// What a message repeats of a value: never a whole hostile file.
 pub(crate) fn clip(text: &str) -> String {
     const SHOWN: usize = 60;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::links::Links;
 use crate::units;
 
 /// A node's place in the testnet: groups in the order of the spec, ordinals in order within each.
@@ -51,6 +52,8 @@ pub enum ValidFaultKind {
     Partition { sides: Vec<Vec<NodeIndex>> },
     /// Every link from a node in `from` to a node in `to`; both ways unless `one_way`.
     Cut { from: Vec<NodeIndex>, to: Vec<NodeIndex>, one_way: bool },
+    /// Every such link is of this quality, as far as it is given.
+    Link { from: Vec<NodeIndex>, to: Vec<NodeIndex>, one_way: bool, links: Links },
 }
 
 /// `fault` is a place in [`ValidExperiment::faults`].

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Consensus, Document, Experiment, Fault, FaultKind, Load, Origin, Rest, Role, Testnet, Timeouts, Topology,
-    ValidExpectation, ValidFaultKind, parse, validate, validate_testnet,
+    Consensus, Document, Experiment, Fault, FaultKind, Links, Load, Origin, Rest, Role, Share, Testnet,
+    Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, validate, validate_testnet,
 };
 
 const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
@@ -83,7 +83,7 @@ fn sides(partition: &str) -> Vec<Vec<usize>> {
         validate(&experiment, &documents(QUICKSTART).0[0]).unwrap_or_else(|problems| panic!("{problems}"));
     match valid.faults.into_iter().next().expect("one fault").kind {
         ValidFaultKind::Partition { sides } => sides,
-        cut @ ValidFaultKind::Cut { .. } => panic!("{cut:?}"),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -181,4 +181,30 @@ fn validation_against_another_file_knows_the_lines() {
     let problems = validate(&experiment, &documents(QUICKSTART).0[0]).unwrap_err();
     let first = problems.iter().next().unwrap();
     assert_eq!((first.line, first.path.as_str()), (Some(11), "spec.faults[0].partition[1][0]"));
+}
+
+#[test]
+fn links_are_read_with_their_units() {
+    let testnet = QUICKSTART
+        .replace("  load:", "  links: {latency: 20ms, jitter: 1.5ms, loss: 0.05%, rate: 1.5mbit}\n  load:");
+    assert_ne!(testnet, QUICKSTART);
+    let links = documents(&testnet).0[0].links.unwrap();
+    assert_eq!(links.latency, Some(Duration::from_millis(20)));
+    assert_eq!(links.jitter, Some(Duration::from_micros(1_500)));
+    assert_eq!(links.loss.map(Share::as_millionths), Some(500));
+    assert_eq!(links.rate, Some(1_500_000));
+    assert_eq!(links.corrupt, None);
+    let text = serde_json::to_string(&links).unwrap();
+    assert_eq!(text, r#"{"latency":"20ms","jitter":"1.5ms","loss":"0.05%","rate":"1500kbit"}"#);
+    assert_eq!(serde_json::from_str::<Links>(&text).unwrap(), links);
+}
+
+#[test]
+fn a_link_fault_names_nodes_as_a_cut_does() {
+    let faults =
+        "faults: [{at: 5s, for: 5s, link: {from: [full], to: [validator-0], oneWay: true, latency: 80ms}}]";
+    let valid = validate(&experiment(faults), &documents(QUICKSTART).0[0]).unwrap();
+    let links = Links { latency: Some(Duration::from_millis(80)), ..Links::default() };
+    let kind = ValidFaultKind::Link { from: vec![4, 5], to: vec![0], one_way: true, links };
+    assert_eq!(valid.faults[0].kind, kind);
 }

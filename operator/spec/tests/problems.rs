@@ -53,7 +53,6 @@ fn every_problem_is_told_at_once_with_its_place() {
         "a.yaml:9: Testnet/t: spec.nodes[2].name: `full` is the name of spec.nodes[1] already",
         "a.yaml:10: Testnet/t: spec.topology: unknown topology `meesh`, did you mean `mesh`?",
         "a.yaml:11: Testnet/t: spec.links: unknown field `latncy`, did you mean `latency`?",
-        "a.yaml:11: Testnet/t: spec.links: link latency is not supported yet: remove `links`",
         "a.yaml:12: Testnet/t: spec.load.transfersPerSecond: `fast` is not a rate: write a whole number a second, as in `500/s`",
     ];
     assert_eq!(told(&text), expected);
@@ -117,9 +116,39 @@ fn each_kind_of_mistake_in_a_testnet() {
             "valid are `netsplit`",
         ),
         (
-            testnet(&format!("{ok}{nodes}  links: {{latency: 20ms}}\n")),
-            "a.yaml:7: Testnet/t: spec.links: ",
-            "link latency is not supported yet: remove `links`",
+            testnet(&format!("{ok}{nodes}  links: {{latency: 2ms, jitter: 20ms}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.jitter: ",
+            "larger than `latency`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{latency: 20}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.latency: ",
+            "has no unit",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{latency: 11s}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.latency: ",
+            "must be at most 2s",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{loss: 0.02}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.loss: ",
+            "is not a share: write `2%`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{loss: 100%}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.loss: ",
+            "use a `cut`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{rate: 10}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.rate: ",
+            "write `10mbit`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  links: {{rate: 10bit}}\n")),
+            "a.yaml:7: Testnet/t: spec.links.rate: ",
+            "between 10kbit and 100gbit",
         ),
         (
             testnet(&format!("{ok}  nodes: []\n")),
@@ -287,6 +316,24 @@ fn each_kind_of_mistake_in_an_experiment() {
         ),
         (f(&format!("cut: {{from: [full-0], to: [full-1]}}, partition: {all}")), format!("{at}: "), "both"),
         (f("name: x"), format!("{at}: "), "does nothing"),
+        (f("link: {from: [full-0], to: [full-1]}"), format!("{at}.link: "), "changes nothing"),
+        (f("link: {from: [full-0], to: [full-0], latency: 1ms}"), format!("{at}.link: "), "to itself"),
+        (
+            f("link: {from: [ful], to: [full-0], latency: 1ms}"),
+            format!("{at}.link.from[0]: "),
+            "did you mean `full`?",
+        ),
+        (
+            f("link: {from: [full-0], to: [full-1], latency: 1ms, lag: 1ms}"),
+            format!("{at}.link: "),
+            "unknown field `lag`",
+        ),
+        (f("link: {from: [full-0], to: [full-1], loss: 2}"), format!("{at}.link.loss: "), "write `2%`"),
+        (
+            f("link: {from: [full-0], to: [full-1], loss: 1%}, cut: {from: [full-0], to: [full-1]}"),
+            format!("{at}: "),
+            "has both `cut` and `link`",
+        ),
         (
             f(&format!("partition: {all}")).replace("for: 15s", "for: 0.5s"),
             format!("{at}.for: "),

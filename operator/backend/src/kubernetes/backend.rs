@@ -33,8 +33,8 @@ use super::{
     versions::{Versions, versions},
 };
 use crate::backend::{
-    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, NodeArtifacts, NodePlace,
-    NodeSignal, NodeStatus, NodeStream,
+    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinksEvidence, LinksRequest,
+    NodeArtifacts, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
 
 /// The folder that a node's files are in.
@@ -215,6 +215,17 @@ impl Backend for KubernetesBackend {
                 links.set_cuts(cuts).await
             }
         }
+    }
+
+    async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
+        if links.base.is_empty() && links.faulted.is_empty() {
+            return Ok(());
+        }
+        Err(BackendError::Refused("links can be cut on Kubernetes, but not shaped yet".to_owned()))
+    }
+
+    async fn links(&self) -> Result<LinksEvidence, BackendError> {
+        Ok(LinksEvidence::default())
     }
 
     async fn renew(&self) -> Result<(), BackendError> {

@@ -15,7 +15,9 @@ use std::{
 use netsplit_links::{
     Cut, CutEvidence, CutState, Proof,
     agent::{Request, Response},
+    emulator::LinksEvidence,
     frame::{self, Assembly},
+    shape::LinkTable,
 };
 use tokio::{
     process::{Child, Command},
@@ -43,8 +45,10 @@ const ATTEMPTS: u32 = 3;
 enum Order {
     AddNodes(Vec<(Ipv4Addr, OwnedFd)>),
     SetCuts(Vec<Cut>),
+    SetLinks(LinkTable),
     Renew,
     Evidence,
+    Links,
     Pid,
 }
 
@@ -52,6 +56,7 @@ enum Order {
 enum Answer {
     Done,
     Evidence(Vec<CutEvidence>),
+    Links(LinksEvidence),
     Pid(Option<u32>),
 }
 
@@ -66,7 +71,8 @@ pub(super) struct Agents {
 impl Agents {
     pub(super) fn start() -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let supervisor = Supervisor { nodes: Vec::new(), desired: Vec::new(), notes: BTreeMap::new() };
+        let supervisor =
+            Supervisor { nodes: Vec::new(), desired: Vec::new(), links: None, notes: BTreeMap::new() };
         tokio::spawn(supervisor.run(queue));
         Self { commands }
     }
@@ -77,6 +83,17 @@ impl Agents {
 
     pub(super) async fn set_cuts(&self, cuts: Vec<Cut>) -> Result<(), String> {
         self.ask(Order::SetCuts(cuts)).await.map(drop)
+    }
+
+    pub(super) async fn set_links(&self, table: LinkTable) -> Result<(), String> {
+        self.ask(Order::SetLinks(table)).await.map(drop)
+    }
+
+    pub(super) async fn links(&self) -> Result<LinksEvidence, String> {
+        match self.ask(Order::Links).await? {
+            Answer::Links(evidence) => Ok(evidence),
+            other => Err(format!("the link agent answered {other:?}")),
+        }
     }
 
     pub(super) async fn renew(&self) -> Result<(), String> {
@@ -110,9 +127,17 @@ struct Desired {
     deadline: Instant,
 }
 
+struct DesiredLinks {
+    table: LinkTable,
+    /// When the faulted ones go back to their base.
+    deadline: Instant,
+}
+
 struct Supervisor {
     nodes: Vec<(Ipv4Addr, OwnedFd)>,
     desired: Vec<Desired>,
+    /// None until links were set.
+    links: Option<DesiredLinks>,
     /// What the agent cannot know about a cut, because it happened to the agent.
     notes: BTreeMap<String, Vec<String>>,
 }
@@ -214,6 +239,10 @@ impl Supervisor {
         if !self.desired.is_empty() {
             done(agent.call(&Request::SetCuts { cuts }, &[]).await?)?;
         }
+        if let Some(DesiredLinks { table, deadline }) = &self.links {
+            let lease = deadline.saturating_duration_since(now);
+            done(agent.call(&Request::SetLinks { table: LinkTable { lease, ..table.clone() } }, &[]).await?)?;
+        }
         Ok(agent)
     }
 
@@ -276,7 +305,18 @@ impl Supervisor {
                 let cuts = cuts.clone();
                 self.set(agent, cuts).await
             }
+            Order::SetLinks(table) => {
+                let table = table.clone();
+                // As for the cuts: before the agent's own clock starts.
+                let deadline = Instant::now() + table.lease;
+                let request = Request::SetLinks { table: table.clone() };
+                let response = agent.call(&request, &[]).await.map_err(Broken::Agent)?;
+                done(response).map_err(Broken::Refused)?;
+                self.links = Some(DesiredLinks { table, deadline });
+                Ok(Answer::Done)
+            }
             Order::Renew => {
+                self.renew_links(agent).await?;
                 let now = Instant::now();
                 let (live, ended): (Vec<_>, Vec<_>) =
                     self.desired.iter().partition(|desired| desired.deadline > now);
@@ -293,6 +333,11 @@ impl Supervisor {
                 Response::Evidence(evidence) => Ok(Answer::Evidence(self.complete(evidence))),
                 other => Err(Broken::Agent(format!("the link agent answered {other:?}"))),
             },
+            Order::Links => match agent.call(&Request::Links, &[]).await.map_err(Broken::Agent)? {
+                Response::Links(evidence) => Ok(Answer::Links(evidence)),
+                Response::Failed(sentence) => Err(Broken::Refused(sentence)),
+                other => Err(Broken::Agent(format!("the link agent answered {other:?}"))),
+            },
             Order::Pid => Ok(Answer::Pid(agent.child.id())),
         }
     }
@@ -306,6 +351,21 @@ impl Supervisor {
         self.notes.retain(|id, _| cuts.iter().any(|cut| cut.id == *id));
         self.desired = cuts.into_iter().map(|cut| Desired { deadline: now + cut.lease, cut }).collect();
         Ok(Answer::Done)
+    }
+
+    /// One that has ended stays so, also with a new agent.
+    async fn renew_links(&mut self, agent: &mut Running) -> Result<(), Broken> {
+        let now = Instant::now();
+        let Some(links) = self.links.as_mut().filter(|links| !links.table.faulted.is_empty()) else {
+            return Ok(());
+        };
+        if links.deadline <= now {
+            return Err(Broken::Refused("not renewed, the lease of the faulted links had ended".to_owned()));
+        }
+        let lease = links.table.lease;
+        let response = agent.call(&Request::RenewLinks { lease }, &[]).await.map_err(Broken::Agent)?;
+        links.deadline = now + lease;
+        done(response).map_err(Broken::Refused)
     }
 
     /// Adds what only this side knows: restarts of the agent, and cuts that ended while there was none.
@@ -348,6 +408,8 @@ fn done(response: Response) -> Result<(), String> {
     match response {
         Response::Done => Ok(()),
         Response::Failed(sentence) => Err(sentence),
-        Response::Evidence(_) => Err("the link agent answered another question".to_owned()),
+        Response::Evidence(_) | Response::Links(_) => {
+            Err("the link agent answered another question".to_owned())
+        }
     }
 }

@@ -30,10 +30,10 @@ use super::{
     wire::{Hello, NodeSpec, Request, Response},
 };
 use crate::backend::{
-    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, NodeArtifacts, NodePlace,
-    NodeSignal, NodeStatus, NodeStream,
+    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinksEvidence, LinksRequest,
+    NodeArtifacts, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
-use crate::translate::{Names, cut_evidence};
+use crate::translate::{Names, cut_evidence, links_evidence};
 
 /// How long the inner process may take to enter its namespaces.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -372,6 +372,18 @@ impl Backend for LocalBackend {
             cuts.iter().map(|cut| names.cut(cut)).collect::<Result<Vec<_>, _>>()?
         };
         self.done(Request::SetCuts { cuts }).await
+    }
+
+    async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
+        let table = locked(&self.places).link_table(&links)?;
+        self.done(Request::SetLinks { table }).await
+    }
+
+    async fn links(&self) -> Result<LinksEvidence, BackendError> {
+        match self.call(Request::Links).await? {
+            Response::Links(evidence) => Ok(links_evidence(evidence, &locked(&self.places))),
+            other => Err(unexpected(&other)),
+        }
     }
 
     async fn renew(&self) -> Result<(), BackendError> {

@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use netsplit_links::{Cut, CutEvidence};
+use netsplit_links::{Cut, CutEvidence, emulator::LinksEvidence, shape::LinkTable};
 use serde::{Deserialize, Serialize};
 
 use super::{doctor::Check, network::Network};
@@ -56,8 +56,12 @@ pub(super) enum Request {
     SetCuts {
         cuts: Vec<Cut>,
     },
+    SetLinks {
+        table: LinkTable,
+    },
     Renew,
     Evidence,
+    Links,
     /// Standard input, output and error come beside the request.
     Exec {
         node: String,
@@ -92,6 +96,7 @@ pub(super) enum Response {
     Connected,
     Nodes(Vec<NodeStatus>),
     Evidence(Vec<CutEvidence>),
+    Links(LinksEvidence),
     Exited(ExecExit),
     Checks(Vec<Check>),
     Pid(Option<u32>),

@@ -24,6 +24,7 @@ pub(crate) fn run(arguments: &[String]) -> Option<ExitCode> {
         "chatter" => chatter(),
         "exit" => return Some(ExitCode::from(word(2).parse::<u8>().unwrap())),
         "tcp" => return Some(tcp(word(2).parse().unwrap())),
+        "connect" => return Some(connect(word(2).parse().unwrap())),
         "udp" => udp(word(2).parse().unwrap(), word(3)),
         "echo" => echo(),
         "clear" => clear(word(2)),
@@ -82,6 +83,14 @@ fn tcp(address: SocketAddr) -> ExitCode {
         stream.read_to_string(&mut text)
     });
     if read.is_ok() && text == "hello" { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Exits with the milliseconds that the connection took; 255 if there was none.
+fn connect(address: SocketAddr) -> ExitCode {
+    let started = Instant::now();
+    let connected = TcpStream::connect_timeout(&address, Duration::from_millis(900));
+    let took = u8::try_from(started.elapsed().as_millis()).unwrap_or(u8::MAX);
+    ExitCode::from(if connected.is_ok() { took.min(254) } else { u8::MAX })
 }
 
 fn udp(address: SocketAddr, text: &str) {

@@ -7,6 +7,7 @@
 
 mod helper;
 mod lab;
+mod links;
 mod pods;
 mod scenarios;
 

@@ -22,6 +22,10 @@ use tokio::io::AsyncReadExt;
 
 use crate::{
     lab::{Lab, artifacts, config, exe, holders, is_alive, network, until},
+    links::{
+        a_new_agent_is_told_the_links, a_shaped_link_can_be_cut, faulted_links_end_with_their_lease,
+        links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured,
+    },
     pods::{
         a_cut_that_an_agent_does_not_confirm_is_taken_back,
         a_later_leader_takes_over_and_an_earlier_one_is_refused,
@@ -56,6 +60,11 @@ scenarios![
     as_root_nodes_answer_this_machine_and_begin_nothing,
     impossible_requests_are_refused,
     the_doctor_is_content,
+    links_are_as_slow_as_asked_each_way,
+    lost_packets_are_counted_and_measured,
+    faulted_links_end_with_their_lease,
+    a_new_agent_is_told_the_links,
+    a_shaped_link_can_be_cut,
     an_agent_takes_no_older_table,
     pods_are_cut_proven_and_healed,
     cuts_of_pods_end_with_their_lease,

@@ -5,6 +5,7 @@ pub mod down;
 pub mod exec;
 pub mod faults;
 pub mod init;
+pub mod links;
 pub mod load;
 pub mod logs;
 pub mod restart;

@@ -5,9 +5,9 @@ use std::{os::unix::fs::PermissionsExt as _, pin::Pin, sync::Arc, time::Duration
 use anyhow::{Context as _, Result};
 use futures::Stream;
 use netsplit_proto::control::{
-    AddFaultRequest, DownRequest, DownResponse, ExperimentEvent, Fault, GetTestnetRequest, HealRequest,
-    HealResponse, LoadProgress as ControlLoadProgress, RestartRequest, RestartResponse, RunExperimentRequest,
-    RunLoadRequest, Testnet as TestnetState, WatchTestnetRequest,
+    AddFaultRequest, DownRequest, DownResponse, ExperimentEvent, Fault, GetLinksRequest, GetTestnetRequest,
+    HealRequest, HealResponse, Links, LoadProgress as ControlLoadProgress, RestartRequest, RestartResponse,
+    RunExperimentRequest, RunLoadRequest, Testnet as TestnetState, WatchTestnetRequest,
     control_server::{Control, ControlServer},
 };
 use netsplit_spec::Document;
@@ -20,8 +20,11 @@ use super::{
     testnet::{self, Testnet},
 };
 use crate::{
-    documents, nearest, selector,
-    session::{LoadProgress, faults},
+    documents, nearest, quality, selector,
+    session::{
+        LoadProgress,
+        faults::{self, Shape},
+    },
     shutdown::Shutdown,
 };
 
@@ -105,15 +108,28 @@ impl Control for Service {
         let request = request.into_inner();
         let shape = selector::shape(&self.testnet.session.plan, &request.selector.unwrap_or_default())
             .map_err(Status::invalid_argument)?;
+        let shape = match request.quality {
+            Some(asked) => {
+                selector::changed(shape, quality::from_proto(&asked)).map_err(Status::invalid_argument)?
+            }
+            None => shape,
+        };
         selector::names_every_node(&self.testnet.session.plan, &shape).map_err(Status::invalid_argument)?;
         let lasts = (request.for_ms > 0).then(|| Duration::from_millis(request.for_ms));
+        // Probes take as long as the links that they measure.
+        let deadline = match &shape {
+            Shape::Link { links, .. } => {
+                PROOF_DEADLINE + links.latency.unwrap_or_default() + links.jitter.unwrap_or_default()
+            }
+            Shape::Partition(_) | Shape::Cut { .. } => PROOF_DEADLINE,
+        };
         let table = &self.testnet.session.faults;
         let mut seen = table.watch();
         let id = table.add(shape, lasts).await.map_err(failed)?;
         let judged = |all: &Vec<faults::Fault>| {
             all.iter().any(|fault| fault.id == id && (fault.is_proven() || !fault.violations.is_empty()))
         };
-        let in_time = tokio::time::timeout(PROOF_DEADLINE, seen.wait_for(judged)).await.is_ok();
+        let in_time = tokio::time::timeout(deadline, seen.wait_for(judged)).await.is_ok();
         let found = table.watch().borrow().iter().find(|fault| fault.id == id).cloned();
         let Some(found) = found else { return Err(Status::internal(format!("fault {id} is gone"))) };
         if !in_time || !found.is_proven() {
@@ -157,6 +173,12 @@ impl Control for Service {
             ));
         }
         Ok(Response::new(HealResponse { healed: healed.iter().map(testnet::fault).collect() }))
+    }
+
+    async fn get_links(&self, _: Request<GetLinksRequest>) -> Result<Response<Links>, Status> {
+        self.ready().await?;
+        let links = self.testnet.session.faults.links().await;
+        Ok(Response::new(Links { links: links.into_iter().map(testnet::link).collect() }))
     }
 
     type RunExperimentStream = Events<ExperimentEvent>;

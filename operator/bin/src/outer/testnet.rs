@@ -17,7 +17,8 @@ use netsplit_spec::Testnet as Spec;
 use super::{forward::forward, load};
 use crate::{
     paths::TestnetDir,
-    session::{Session, faults::Fault, for_backend, unix_ms},
+    quality,
+    session::{Session, faults::Fault, for_backend, links::SeenLink, unix_ms},
 };
 
 /// How long a testnet that failed waits to be asked why, before it removes itself.
@@ -139,6 +140,28 @@ pub fn fault(fault: &Fault) -> control::Fault {
         links: fault.links(),
         dropped: fault.dropped(),
         evidence: fault.evidence_text(),
+        quality: fault.quality().map(quality::to_proto),
+    }
+}
+
+/// A link as the command line is told.
+pub fn link(link: SeenLink) -> control::Link {
+    let measured = link.measured.map(|seen| control::link::Measured {
+        latency_us: seen.latency_us,
+        sent: seen.sent,
+        received: seen.received,
+        packets: seen.counters.packets,
+        lost: seen.counters.lost + seen.counters.overflowed,
+        duplicated: seen.counters.duplicated,
+        reordered: seen.counters.reordered,
+        corrupted: seen.counters.corrupted,
+    });
+    control::Link {
+        from: link.from,
+        to: link.to,
+        asked: Some(quality::to_proto(link.asked)),
+        measured,
+        problem: link.problem.unwrap_or_default(),
     }
 }
 

@@ -8,7 +8,7 @@ use netsplit_backend::CutRect;
 use netsplit_chains::LoadReport;
 use netsplit_observe::NodeView;
 use netsplit_plan::experiment::{self, Action, FaultStands, State, TimelineEvent, Verdict};
-use netsplit_spec::ValidExperiment;
+use netsplit_spec::{Links, ValidExperiment};
 use tokio::{
     sync::{MutexGuard, mpsc},
     task::JoinHandle,
@@ -16,7 +16,7 @@ use tokio::{
 
 use super::{
     Session,
-    faults::{Fault, Recalled},
+    faults::{Fault, Recalled, Wanted},
     unix_ms,
 };
 use crate::outcome::{FaultOutcome, NodeOutcome, RunOutcome};
@@ -165,10 +165,8 @@ impl Hands {
         let (session, owner) = (Arc::clone(session), owner.to_owned());
         self.0 = Some(tokio::spawn(async move {
             let done = match action {
-                Action::ApplyFault { id, rects, lasts_ms } => {
-                    let rects = by_name(&session, &rects);
-                    let lasts = Duration::from_millis(lasts_ms);
-                    session.faults.ensure(&owner, &id, describe(&rects), rects, lasts).await
+                Action::ApplyFault { id, rects, links, lasts_ms } => {
+                    session.faults.ensure(wanted(&session, &owner, &id, &rects, links, lasts_ms)).await
                 }
                 Action::HealFault { id } => {
                     session.faults.heal(|fault| fault.owner == owner && fault.name == id).await.map(drop)
@@ -184,35 +182,46 @@ impl Hands {
 
 /// What is to be [recalled](super::faults::FaultTable::recall) of a run that another process began.
 pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
-    let fault = |fault: FaultStands<'_>| {
-        let rects = by_name(session, fault.rects);
-        Recalled {
-            owner: owner.to_owned(),
-            name: fault.id.to_owned(),
-            description: describe(&rects),
-            rects,
-            lasts: Duration::from_millis(fault.lasts_ms),
-            applied_at_ms: fault.applied_at_ms,
-            kept_at_ms: state.last_step_ms(),
-            proven: fault.proven,
-            is_over: fault.heal_asked_at_ms.is_some(),
-            healed_at_ms: fault.healed_at_ms,
-        }
+    let fault = |fault: FaultStands<'_>| Recalled {
+        wanted: wanted(session, owner, fault.id, fault.rects, fault.links, fault.lasts_ms),
+        applied_at_ms: fault.applied_at_ms,
+        kept_at_ms: state.last_step_ms(),
+        proven: fault.proven,
+        is_over: fault.heal_asked_at_ms.is_some(),
+        healed_at_ms: fault.healed_at_ms,
     };
     state.faults().map(fault).collect()
 }
 
-fn by_name(session: &Session, rects: &[netsplit_plan::CutRect]) -> Vec<CutRect> {
+fn wanted(
+    session: &Session,
+    owner: &str,
+    id: &str,
+    rects: &[netsplit_plan::CutRect],
+    links: Option<Links>,
+    lasts_ms: u64,
+) -> Wanted {
     let names = |indices: &[usize]| -> Vec<String> {
         indices.iter().filter_map(|index| Some(session.plan.nodes.get(*index)?.name.clone())).collect()
     };
-    rects.iter().map(|rect| CutRect { from: names(&rect.from), to: names(&rect.to) }).collect()
+    let rects: Vec<CutRect> =
+        rects.iter().map(|rect| CutRect { from: names(&rect.from), to: names(&rect.to) }).collect();
+    Wanted {
+        owner: owner.to_owned(),
+        name: id.to_owned(),
+        description: describe(&rects, links),
+        shape: None,
+        rects,
+        links,
+        lasts: Some(Duration::from_millis(lasts_ms)),
+    }
 }
 
-fn describe(rects: &[CutRect]) -> String {
+fn describe(rects: &[CutRect], links: Option<Links>) -> String {
     let sides: Vec<String> =
         rects.iter().map(|rect| format!("{} -> {}", rect.from.join(","), rect.to.join(","))).collect();
-    sides.join("; ")
+    let sides = sides.join("; ");
+    links.map_or_else(|| sides.clone(), |links| format!("{sides}: {links}"))
 }
 
 fn outcome(

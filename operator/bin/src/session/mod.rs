@@ -4,6 +4,7 @@
 mod clock;
 pub mod experiment;
 pub mod faults;
+pub mod links;
 mod load;
 
 use std::{
@@ -24,7 +25,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::faults::FaultTable;
+use self::{faults::FaultTable, links::LinkBook};
 
 /// How often the backend is asked for its nodes.
 const NODES_EVERY: Duration = Duration::from_millis(200);
@@ -100,8 +101,10 @@ impl Session {
         };
         let clients: Vec<_> = plan.nodes.iter().map(client).collect();
         let wallet = chain.wallet(&plan)?;
+        let names = plan.nodes.iter().map(|node| node.name.clone()).collect();
+        let book = LinkBook::new(names, spec.links, plan.seed);
         Ok(Arc::new(Self {
-            faults: FaultTable::new(Arc::clone(&backend), lease),
+            faults: FaultTable::new(Arc::clone(&backend), book, lease),
             load: LoadSlot::new(wallet, clients.clone()),
             spec,
             plan,
@@ -137,6 +140,7 @@ impl Session {
 
     /// The nodes are there: experiments may run. Starts the spec's load.
     pub async fn run(&self) -> Result<()> {
+        self.faults.begin().await?;
         self.refresh_nodes().await?;
         self.state.write().await.phase = Phase::Running;
         if let Some(load) = self.plan.load {
@@ -207,6 +211,7 @@ impl Session {
         };
         let processes: Vec<ProcessState> = state.nodes.iter().map(process).collect();
         let mut observed = watch.snapshot(&processes, faults);
+        observed.link_problem = self.faults.base_problem();
         if state.phase != Phase::Running {
             observed.abort = Some(format!("the testnet is {}: {}", state.phase.as_str(), state.problem));
         }

@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use netsplit_backend::local::Check;
 use netsplit_proto::control::{
-    AddFaultRequest, ExperimentEvent, Fault, HealRequest, LoadProgress, RestartRequest, RunLoadRequest,
+    AddFaultRequest, ExperimentEvent, Fault, HealRequest, Link, LoadProgress, RestartRequest, RunLoadRequest,
     Testnet as State,
 };
 use netsplit_spec::{Experiment, Testnet};
@@ -73,6 +73,9 @@ pub trait Handle {
 
     /// Applies a fault, and returns when it is proven.
     async fn add_fault(&self, request: AddFaultRequest) -> Result<Fault>;
+
+    /// Every directed link: what is asked of it and what was measured.
+    async fn links(&self) -> Result<Vec<Link>>;
 
     /// Ends faults made by hand, and returns when their links are seen open.
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>>;

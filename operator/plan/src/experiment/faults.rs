@@ -1,5 +1,8 @@
 //! Each fault's way: due, applied, proven, healed, open again.
 
+use std::time::Duration;
+
+use netsplit_spec::Links;
 use serde::{Deserialize, Serialize};
 
 use super::Action;
@@ -34,6 +37,8 @@ pub(crate) struct FaultState {
 pub struct FaultStands<'a> {
     pub id: &'a str,
     pub rects: &'a [CutRect],
+    /// What its links are changed to; none: they are cut.
+    pub links: Option<Links>,
     pub lasts_ms: u64,
     /// When its last rule was in place, if that was seen.
     pub applied_at_ms: Option<u64>,
@@ -50,6 +55,7 @@ impl FaultState {
         self.asked_at_ms.map(|_| FaultStands {
             id: &self.plan.id,
             rects: &self.plan.rects,
+            links: self.plan.links,
             lasts_ms: self.plan.lasts_ms,
             applied_at_ms: self.applied_at_ms,
             proven: self.proven_at_ms.is_some(),
@@ -72,6 +78,14 @@ impl FaultState {
             given_at_ms: None,
             again: false,
         }
+    }
+
+    /// How long it may be without proof: probes take as long as the links that they measure.
+    fn proof_ms(&self) -> u64 {
+        let longest = self.plan.links.map_or(Duration::ZERO, |links| {
+            links.latency.unwrap_or_default() + links.jitter.unwrap_or_default()
+        });
+        PROOF_MS + longest.as_millis() as u64
     }
 
     fn id(&self) -> &str {
@@ -141,9 +155,13 @@ impl FaultState {
             return self.see_heal(log, seen);
         }
         let Some(applied_at_ms) = self.applied_at_ms else {
-            let late = now_ms.saturating_sub(asked_at_ms) > PROOF_MS;
+            let late = now_ms.saturating_sub(asked_at_ms) > self.proof_ms();
             return late.then(|| {
-                format!("fault `{}` was asked for but not applied within {}", self.id(), seconds(PROOF_MS))
+                format!(
+                    "fault `{}` was asked for but not applied within {}",
+                    self.id(),
+                    seconds(self.proof_ms())
+                )
             });
         };
         if seen.proven {
@@ -154,8 +172,13 @@ impl FaultState {
                 log.note(
                     TimelineKind::FaultProven,
                     format!(
-                        "{} proven after {after}: drops counted, nothing crosses, control probes pass",
-                        self.id()
+                        "{} proven after {after}: {}",
+                        self.id(),
+                        if self.plan.links.is_some() {
+                            "its links measured as asked"
+                        } else {
+                            "drops counted, nothing crosses, control probes pass"
+                        }
                     ),
                 );
             }
@@ -164,8 +187,8 @@ impl FaultState {
         // A proof that lapses is given as much time to come back as the first one had.
         let start_ms = if self.proven_at_ms.is_none() { applied_at_ms } else { now_ms };
         let since = *self.unproven_since_ms.get_or_insert(start_ms);
-        (now_ms.saturating_sub(since) > PROOF_MS).then(|| {
-            format!("fault `{}` was applied, but without proof for {}", self.id(), seconds(PROOF_MS))
+        (now_ms.saturating_sub(since) > self.proof_ms()).then(|| {
+            format!("fault `{}` was applied, but without proof for {}", self.id(), seconds(self.proof_ms()))
         })
     }
 
@@ -194,18 +217,19 @@ impl FaultState {
             }
         }
         let Some(healed_at_ms) = self.healed_at_ms else {
-            let late = now_ms.saturating_sub(asked_at_ms) > PROOF_MS;
-            return late
-                .then(|| format!("fault `{}` could not be healed within {}", self.id(), seconds(PROOF_MS)));
+            let late = now_ms.saturating_sub(asked_at_ms) > self.proof_ms();
+            return late.then(|| {
+                format!("fault `{}` could not be healed within {}", self.id(), seconds(self.proof_ms()))
+            });
         };
         if self.open_at_ms.is_none() {
             if seen.confirmed_open {
                 self.open_at_ms = Some(now_ms);
-            } else if now_ms.saturating_sub(healed_at_ms) > PROOF_MS {
+            } else if now_ms.saturating_sub(healed_at_ms) > self.proof_ms() {
                 return Some(format!(
                     "fault `{}` was healed, but its links were not seen open within {}",
                     self.id(),
-                    seconds(PROOF_MS)
+                    seconds(self.proof_ms())
                 ));
             }
         }
@@ -250,6 +274,7 @@ impl FaultState {
             ((waited && pending) || again).then(|| Action::ApplyFault {
                 id: self.plan.id.clone(),
                 rects: self.plan.rects.clone(),
+                links: self.plan.links,
                 lasts_ms: self.plan.lasts_ms,
             })
         };

@@ -353,7 +353,8 @@ mod tests {
     /// A node that was cut off from a chain that went on must catch up before it counts as recovered.
     #[test]
     fn only_heights_above_all_before_the_heal_count_as_recovery() {
-        let plan = FaultPlan { id: "f".to_owned(), at_ms: 0, lasts_ms: 1_000, rects: Vec::new() };
+        let plan =
+            FaultPlan { id: "f".to_owned(), at_ms: 0, lasts_ms: 1_000, rects: Vec::new(), links: None };
         let mut fault = FaultState::new(plan);
         fault.asked_at_ms = Some(1_000);
         fault.applied_at_ms = Some(1_000);

@@ -34,7 +34,7 @@ pub use faults::FaultStands;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
-use netsplit_spec::ValidExperiment;
+use netsplit_spec::{Links, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{CutRect, FaultPlan, compile};
@@ -65,6 +65,9 @@ pub struct State {
     expect: Vec<Judge>,
     agreement: Agreement,
     pressure: Pressure,
+    /// Since when some link is not what the testnet asks for.
+    #[serde(default)]
+    links_off_since_ms: Option<u64>,
     /// No new block for a while, which was noted.
     silent: bool,
     ending: Option<Ending>,
@@ -84,9 +87,9 @@ struct Ending {
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// Cut these links, under a lease that is renewed until `HealFault`, which comes `lasts_ms` after
-    /// [`FaultObserved::applied_at_ms`]. Repeated until that is set.
-    ApplyFault { id: String, rects: Vec<CutRect>, lasts_ms: u64 },
+    /// Cut these links, or change them if `links` says how, under a lease that is renewed until `HealFault`, which comes
+    /// `lasts_ms` after [`FaultObserved::applied_at_ms`]. Repeated until that is set.
+    ApplyFault { id: String, rects: Vec<CutRect>, links: Option<Links>, lasts_ms: u64 },
     /// Open them. Repeated until [`FaultObserved::healed_at_ms`] is set. May come for a fault that was never applied.
     HealFault { id: String },
     /// Something for the reader; also in [`State::timeline`].
@@ -113,6 +116,7 @@ pub fn start(experiment: &ValidExperiment, now_ms: u64) -> State {
         expect: experiment.expect.iter().map(|expected| Judge::new(expected, &ids, nodes)).collect(),
         agreement: Agreement::default(),
         pressure: Pressure::default(),
+        links_off_since_ms: None,
         silent: false,
         ending: None,
         verdict: None,
@@ -203,6 +207,7 @@ impl State {
                 self.expect.iter_mut().for_each(|judge| judge.heal_asked(n, self.nodes.height));
             }
         }
+        invalid.extend(self.see_links(log.now_ms, observed));
         let fresh = self.nodes.see(log, observed, &mut self.agreement);
         for judge in &mut self.expect {
             judge.see(&fresh, &self.faults);
@@ -219,6 +224,18 @@ impl State {
             fault.act(log);
         }
         self.finish(log)
+    }
+
+    /// Why the run proves nothing, if a link is not what the testnet asks for, and stays so.
+    fn see_links(&mut self, now_ms: u64, observed: &Observed) -> Option<String> {
+        let Some(problem) = &observed.link_problem else {
+            self.links_off_since_ms = None;
+            return None;
+        };
+        let since_ms = *self.links_off_since_ms.get_or_insert(now_ms);
+        (now_ms.saturating_sub(since_ms) > PROOF_MS).then(|| {
+            format!("a link was not what the testnet asks for: {problem}, for {}", seconds(PROOF_MS))
+        })
     }
 
     /// Ends that do not wait for the plan.

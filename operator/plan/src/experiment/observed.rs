@@ -9,6 +9,9 @@ pub struct Observed {
     pub nodes: Vec<NodeObserved>,
     /// One for each fault that was asked for, from `ApplyFault` until the run's end.
     pub faults: Vec<FaultObserved>,
+    /// A link that no fault touches is measured to be something else than the testnet asks for. One sentence.
+    #[serde(default)]
+    pub link_problem: Option<String>,
     pub host: HostPressure,
     /// Set when the run must end: the user asked, the testnet is gone. Says why.
     pub abort: Option<String>,

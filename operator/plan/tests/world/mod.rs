@@ -322,6 +322,6 @@ impl World {
             }))
             .collect();
         let abort = self.abort_at.filter(|at| now >= *at).map(|_| "interrupted by the user".to_owned());
-        Observed { nodes, faults, host: (self.host)(now), abort }
+        Observed { nodes, faults, link_problem: None, host: (self.host)(now), abort }
     }
 }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Roster;
+use super::{Roster, links};
 use crate::experiment::{Cut, FaultKind, Rest};
+use crate::links::LinkChange;
 use crate::report::Report;
 use crate::suggest;
 use crate::units::clip;
@@ -21,7 +22,24 @@ pub(crate) fn check(
             partition_of(report, path, partition, rest.as_ref(), roster)
         }
         FaultKind::Cut { cut } => cut_of(report, &format!("{path}.cut"), cut, roster),
+        FaultKind::Link { link } => link_of(report, &format!("{path}.link"), link, roster),
     }
+}
+
+fn link_of(report: &mut Report, path: &str, link: &LinkChange, roster: &Roster) -> Option<ValidFaultKind> {
+    let before = report.problems.len();
+    let from = selected(report, &format!("{path}.from"), &link.from, roster);
+    let to = selected(report, &format!("{path}.to"), &link.to, roster);
+    links::check(report, path, &link.links);
+    if link.links.is_empty() {
+        report.problem(path, "changes nothing: write for example `latency: 80ms` or `loss: 2%`");
+    }
+    let (from, to) = (from?, to?);
+    if from.len() == 1 && from == to {
+        report.problem(path, format!("is from `{}` to itself: name two nodes", roster.name(from[0])));
+    }
+    let valid = ValidFaultKind::Link { from, to, one_way: link.one_way, links: link.links };
+    (report.problems.len() == before).then_some(valid)
 }
 
 fn cut_of(report: &mut Report, path: &str, cut: &Cut, roster: &Roster) -> Option<ValidFaultKind> {

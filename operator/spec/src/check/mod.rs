@@ -2,6 +2,7 @@
 
 pub(crate) mod experiment;
 mod fault;
+mod links;
 mod roster;
 pub(crate) mod testnet;
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::label;
+use super::{label, links};
 use crate::report::Report;
 use crate::testnet::{Consensus, Role, Testnet};
 use crate::units::{clip, format_duration};
@@ -35,13 +35,7 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
         nodes(report, testnet);
     }
     if let Some(links) = &testnet.links {
-        if links.jitter > links.latency {
-            report.problem(
-                "spec.links.jitter",
-                "is larger than `latency`: a packet cannot arrive before it was sent",
-            );
-        }
-        report.problem("spec.links", "link latency is not supported yet: remove `links`");
+        links::check_base(report, "spec.links", links);
     }
     if let Some(load) = &testnet.load {
         between(report, "spec.load.transfersPerSecond", load.transfers_per_second.into(), 1, MAX_RATE.into());

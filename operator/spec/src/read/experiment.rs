@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Fields, boolean, duration, fields, list, number, text};
+use super::{Fields, boolean, duration, fields, links, list, number, text};
 use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
 use crate::experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
+use crate::links::LinkChange;
 use crate::report::Report;
 use crate::tree::{Node, Value};
 
@@ -132,7 +133,7 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
 
 fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     let mut draft = FaultDraft { name: None, at: None, lasts: None, kind: None };
-    let known = ["name", "at", "for", "partition", "rest", "cut"];
+    let known = ["name", "at", "for", "partition", "rest", "cut", "link"];
     let Some(fault) = fields(report, node, path, &known) else {
         return draft;
     };
@@ -140,22 +141,24 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     draft.at = fault.need(report, "at", "at: 5s").and_then(|node| duration(report, node, &fault.path("at")));
     draft.lasts =
         fault.need(report, "for", "for: 15s").and_then(|node| duration(report, node, &fault.path("for")));
-    draft.kind = match (fault.get("partition"), fault.get("cut")) {
-        (Some(partition), None) => read_partition(report, &fault, partition),
-        (None, Some(cut)) => {
-            if fault.get("rest").is_some() {
-                report.problem(&fault.path("rest"), "only a `partition` has a `rest`: remove it");
-            }
-            read_cut(report, cut, &fault.path("cut")).map(|cut| FaultKind::Cut { cut })
-        }
-        (Some(_), Some(_)) => {
-            report.problem(path, "has both `partition` and `cut`: make two faults of it");
+    let kinds = ["partition", "cut", "link"].map(|kind| fault.get(kind).map(|node| (kind, node)));
+    let given: Vec<(&str, &Node)> = kinds.into_iter().flatten().collect();
+    if fault.get("rest").is_some() && fault.get("partition").is_none() && !given.is_empty() {
+        report.problem(&fault.path("rest"), "only a `partition` has a `rest`: remove it");
+    }
+    draft.kind = match given[..] {
+        [("partition", node)] => read_partition(report, &fault, node),
+        [("cut", node)] => read_cut(report, node, &fault.path("cut")).map(|cut| FaultKind::Cut { cut }),
+        [(_, node)] => read_link(report, node, &fault.path("link")).map(|link| FaultKind::Link { link }),
+        [(first, _), (second, _), ..] => {
+            report.problem(path, format!("has both `{first}` and `{second}`: make two faults of it"));
             None
         }
-        (None, None) => {
+        [] => {
             report.problem(
                 path,
-                "does nothing: write `partition: [[a, b], [c, d]]` or `cut: {from: [a], to: [b]}`",
+                "does nothing: write `partition: [[a, b], [c, d]]`, `cut: {from: [a], to: [b]}` or \
+                 `link: {from: [a], to: [b], latency: 80ms}`",
             );
             None
         }
@@ -185,16 +188,35 @@ fn read_rest(report: &mut Report, node: &Node, path: &str) -> Option<Rest> {
 
 fn read_cut(report: &mut Report, node: &Node, path: &str) -> Option<Cut> {
     let cut = fields(report, node, path, &["from", "to", "oneWay"])?;
-    let from = cut
+    let (from, to, one_way) = read_ends(report, &cut)?;
+    Some(Cut { from, to, one_way })
+}
+
+fn read_link(report: &mut Report, node: &Node, path: &str) -> Option<LinkChange> {
+    let known: Vec<&str> = ["from", "to", "oneWay"].into_iter().chain(links::FIELDS).collect();
+    let link = fields(report, node, path, &known)?;
+    let before = report.problems.len();
+    let links = links::read(report, &link);
+    let whole = report.problems.len() == before;
+    let (from, to, one_way) = read_ends(report, &link)?;
+    // A value that could not be read must not make the change look empty.
+    whole.then_some(LinkChange { from, to, one_way, links })
+}
+
+type Ends = (Vec<String>, Vec<String>, bool);
+
+fn read_ends(report: &mut Report, fields: &Fields<'_>) -> Option<Ends> {
+    let from = fields
         .need(report, "from", "from: [validator-0]")
-        .and_then(|node| selectors(report, node, &cut.path("from")));
-    let to =
-        cut.need(report, "to", "to: [validator-1]").and_then(|node| selectors(report, node, &cut.path("to")));
-    let one_way = match cut.get("oneWay") {
+        .and_then(|node| selectors(report, node, &fields.path("from")));
+    let to = fields
+        .need(report, "to", "to: [validator-1]")
+        .and_then(|node| selectors(report, node, &fields.path("to")));
+    let one_way = match fields.get("oneWay") {
         None => Some(false),
-        Some(node) => boolean(report, node, &cut.path("oneWay")),
+        Some(node) => boolean(report, node, &fields.path("oneWay")),
     };
-    Some(Cut { from: from?, to: to?, one_way: one_way? })
+    Some((from?, to?, one_way?))
 }
 
 fn selectors(report: &mut Report, node: &Node, path: &str) -> Option<Vec<String>> {

@@ -2,6 +2,7 @@
 //! reported and left out (`None`), and reading goes on.
 
 pub(crate) mod experiment;
+mod links;
 pub(crate) mod testnet;
 
 use std::time::Duration;
@@ -169,9 +170,20 @@ pub(crate) fn switch(report: &mut Report, node: &Node, path: &str) -> Option<boo
 }
 
 pub(crate) fn duration(report: &mut Report, node: &Node, path: &str) -> Option<Duration> {
-    let (text, _) = scalar(report, node, path, "a duration such as `20s`")?;
-    match units::parse_duration(text) {
-        Ok(duration) => Some(duration),
+    unit(report, node, path, "a duration such as `20s`", units::parse_duration)
+}
+
+/// A scalar with a unit of its own.
+pub(crate) fn unit<T>(
+    report: &mut Report,
+    node: &Node,
+    path: &str,
+    expected: &str,
+    parse: fn(&str) -> Result<T, String>,
+) -> Option<T> {
+    let (text, _) = scalar(report, node, path, expected)?;
+    match parse(text) {
+        Ok(value) => Some(value),
         Err(message) => {
             report.at(Some(node.line), path, message);
             None

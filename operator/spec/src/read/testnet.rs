@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use super::{choice, count, duration, fields, list, number, rate, switch, text};
+use super::{choice, count, duration, fields, links, list, number, rate, switch, text};
 use crate::check::testnet::MAX_GROUPS;
 use crate::report::Report;
-use crate::testnet::{
-    Chain, Consensus, Links, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology,
-};
+use crate::testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
 use crate::tree::Node;
 
 pub(crate) const FIELDS: &[&str] =
@@ -61,7 +59,10 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
         testnet.topology =
             choice(report, node, &spec.path("topology"), "topology", &choices).unwrap_or_default();
     }
-    testnet.links = spec.get("links").and_then(|node| read_links(report, node));
+    if let Some(node) = spec.get("links") {
+        let links = fields(report, node, "spec.links", &links::FIELDS);
+        testnet.links = links.map(|links| links::read(report, &links));
+    }
     testnet.load = spec.get("load").and_then(|node| read_load(report, node));
     testnet.seed = spec.get("seed").and_then(|node| number(report, node, &spec.path("seed")));
     testnet.retention = spec.get("retention").and_then(|node| {
@@ -131,21 +132,6 @@ fn read_nodes(report: &mut Report, node: &Node, groups: &mut Vec<NodeGroup>) -> 
         });
     }
     whole
-}
-
-fn read_links(report: &mut Report, node: &Node) -> Option<Links> {
-    let links = fields(report, node, "spec.links", &["latency", "jitter"])?;
-    let latency = links
-        .need(report, "latency", "latency: 20ms")
-        .and_then(|node| duration(report, node, &links.path("latency")));
-    let jitter = links
-        .get("jitter")
-        .map_or(Some(Duration::ZERO), |node| duration(report, node, &links.path("jitter")));
-    // A value that cannot be read must not hide that `links` as a whole is refused.
-    Some(Links {
-        latency: latency.unwrap_or_default(),
-        jitter: jitter.filter(|_| latency.is_some()).unwrap_or_default(),
-    })
 }
 
 fn read_load(report: &mut Report, node: &Node) -> Option<Load> {

@@ -2,18 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use netsplit_backend::CutRect;
+use netsplit_plan::LinkFault;
 
-use super::{Fault, RENEWALS};
+use super::{Fault, RENEWALS, Wanted};
 
 /// A fault of an experiment that another process began.
 #[derive(Clone, Debug)]
 pub struct Recalled {
-    pub owner: String,
-    pub name: String,
-    pub description: String,
-    pub rects: Vec<CutRect>,
-    pub lasts: Duration,
+    pub wanted: Wanted,
     pub applied_at_ms: Option<u64>,
     /// When that other process said all this: until then it renewed the fault's lease.
     pub kept_at_ms: u64,
@@ -31,33 +27,28 @@ impl Recalled {
         (!self.is_over && unrenewed + lease / RENEWALS >= lease).then_some(unrenewed)
     }
 
-    /// As it is taken over: active, or over.
-    pub(super) fn take_over(self, lease: Duration, now_ms: u64) -> Fault {
+    /// As it is taken over: active, or over. `change` is what its `links` mean.
+    pub(super) fn take_over(self, change: Option<LinkFault>, lease: Duration, now_ms: u64) -> Fault {
         let lapsed = self.unrenewed(lease, now_ms);
-        let ends_ms = self.applied_at_ms.unwrap_or(now_ms) + self.lasts.as_millis() as u64;
-        let left = Duration::from_millis(ends_ms.saturating_sub(now_ms));
+        let since_ms = self.applied_at_ms.unwrap_or(now_ms);
+        let until = self.wanted.lasts.map(|lasts| {
+            let ends_ms = since_ms + lasts.as_millis() as u64;
+            (Instant::now() + Duration::from_millis(ends_ms.saturating_sub(now_ms)), ends_ms)
+        });
         let is_over = self.is_over || lapsed.is_some();
         let healed_at_ms = match lapsed {
             Some(_) => now_ms.min(self.kept_at_ms + lease.as_millis() as u64),
             None => self.healed_at_ms.unwrap_or(now_ms),
         };
         let mut fault = Fault {
-            id: format!("{}/{}", self.owner, self.name),
-            name: self.name,
-            description: self.description,
-            owner: self.owner,
-            shape: None,
-            rects: self.rects,
-            since_ms: self.applied_at_ms.unwrap_or(now_ms),
-            until: Some((Instant::now() + left, ends_ms)),
+            since_ms,
+            until,
             applied_at_ms: self.applied_at_ms,
             healed_at_ms: is_over.then_some(healed_at_ms),
-            violations: Vec::new(),
-            evidence: None,
-            measured_at: None,
             was_proven: self.proven,
             proof: "proven before another operator took over".to_owned(),
             recalled_open: is_over,
+            ..Fault::new(self.wanted, change)
         };
         if let Some(unrenewed) = lapsed {
             fault.violate(format!(
@@ -80,11 +71,15 @@ mod tests {
     /// Asked for at 1,000 s, for ten minutes, and proven.
     fn left(kept_at_ms: u64) -> Recalled {
         Recalled {
-            owner: "e".to_owned(),
-            name: "split".to_owned(),
-            description: String::new(),
-            rects: Vec::new(),
-            lasts: Duration::from_mins(10),
+            wanted: Wanted {
+                owner: "e".to_owned(),
+                name: "split".to_owned(),
+                description: String::new(),
+                shape: None,
+                rects: Vec::new(),
+                links: None,
+                lasts: Some(Duration::from_mins(10)),
+            },
             applied_at_ms: Some(1_000_000),
             kept_at_ms,
             proven: true,
@@ -96,7 +91,7 @@ mod tests {
     #[test]
     fn a_fault_whose_lease_holds_goes_on_until_its_own_end() {
         let before = Instant::now();
-        let fault = left(1_100_000).take_over(LEASE, 1_123_999);
+        let fault = left(1_100_000).take_over(None, LEASE, 1_123_999);
         assert_eq!((fault.state(), fault.healed_at_ms, fault.was_proven), ("applying", None, true));
         let (ends, ends_ms) = fault.until.unwrap();
         assert_eq!(ends_ms, 1_600_000, "as if nobody had gone");
@@ -107,9 +102,9 @@ mod tests {
     #[test]
     fn a_fault_whose_lease_may_have_ended_does_not_begin_anew() {
         // A renewal was due within six seconds of what was kept last.
-        let fault = left(1_100_000).take_over(LEASE, 1_124_000);
+        let fault = left(1_100_000).take_over(None, LEASE, 1_124_000);
         assert_eq!((fault.state(), fault.healed_at_ms), ("violated", Some(1_124_000)));
-        let fault = left(1_100_000).take_over(LEASE, 1_162_000);
+        let fault = left(1_100_000).take_over(None, LEASE, 1_162_000);
         assert_eq!((fault.is_open(), fault.healed_at_ms), (true, Some(1_130_000)));
         assert!(
             fault.violations[0].starts_with("no operator renewed it for 62.0 s"),
@@ -121,7 +116,7 @@ mod tests {
     #[test]
     fn a_fault_that_was_over_is_not_held_against_anybody() {
         let over = Recalled { is_over: true, healed_at_ms: Some(1_099_000), ..left(1_100_000) };
-        let fault = over.take_over(LEASE, 1_162_000);
+        let fault = over.take_over(None, LEASE, 1_162_000);
         assert_eq!((fault.state(), fault.healed_at_ms), ("open", Some(1_099_000)));
     }
 }

@@ -12,7 +12,7 @@ use kube::{
 };
 use netsplit_plan::{TestnetPlan, plan_testnet};
 use netsplit_proto::control::{AddFaultRequest, Fault, HealRequest, Selector, selector::Side};
-use netsplit_spec::{Cut, Experiment, FaultKind, Testnet, crd};
+use netsplit_spec::{Cut, Experiment, FaultKind, LinkChange, Testnet, crd};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -156,6 +156,9 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
     let (word, kind) = match shape {
         Shape::Partition(partition) => ("split", FaultKind::Partition { partition, rest: None }),
         Shape::Cut { from, to, one_way } => ("cut", FaultKind::Cut { cut: Cut { from, to, one_way } }),
+        Shape::Link { from, to, one_way, links } => {
+            ("link", FaultKind::Link { link: LinkChange { from, to, one_way, links } })
+        }
     };
     Experiment {
         name: format!("{word}-{:06x}", rand::random_range(0..1_u32 << 24)),
@@ -172,18 +175,22 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
 fn shape_of(plan: &TestnetPlan, object: &crd::Experiment) -> Option<Shape> {
     let fault = object.read().ok()?.faults.into_iter().next()?;
     let side = |nodes: Vec<String>| Side { nodes };
-    let selector = match fault.kind {
-        FaultKind::Partition { partition, .. } => {
-            Selector { partition: partition.into_iter().map(side).collect(), ..Selector::default() }
-        }
-        FaultKind::Cut { cut } => Selector {
-            from: Some(side(cut.from)),
-            to: Some(side(cut.to)),
-            one_way: cut.one_way,
-            ..Selector::default()
-        },
+    let between = |from, to, one_way| Selector {
+        from: Some(side(from)),
+        to: Some(side(to)),
+        one_way,
+        ..Selector::default()
     };
-    selector::shape(plan, &selector).ok()
+    let (selector, links) = match fault.kind {
+        FaultKind::Partition { partition, .. } => {
+            let partition = partition.into_iter().map(side).collect();
+            (Selector { partition, ..Selector::default() }, None)
+        }
+        FaultKind::Cut { cut } => (between(cut.from, cut.to, cut.one_way), None),
+        FaultKind::Link { link } => (between(link.from, link.to, link.one_way), Some(link.links)),
+    };
+    let shape = selector::shape(plan, &selector).ok()?;
+    links.map_or(Some(shape.clone()), |links| selector::changed(shape, links).ok())
 }
 
 /// What a fault does, in words.
@@ -191,6 +198,9 @@ pub fn describe(kind: &FaultKind) -> String {
     match kind.clone() {
         FaultKind::Partition { partition, .. } => Shape::Partition(partition),
         FaultKind::Cut { cut: Cut { from, to, one_way } } => Shape::Cut { from, to, one_way },
+        FaultKind::Link { link: LinkChange { from, to, one_way, links } } => {
+            Shape::Link { from, to, one_way, links }
+        }
     }
     .to_string()
 }

@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use netsplit_backend::local::Check;
 use netsplit_proto::control::{
-    AddFaultRequest, ExperimentEvent, Fault, HealRequest, LoadProgress, RestartRequest, RunLoadRequest,
+    AddFaultRequest, ExperimentEvent, Fault, HealRequest, Link, LoadProgress, RestartRequest, RunLoadRequest,
     Testnet as State,
 };
 use netsplit_spec::{Testnet, crd};
@@ -202,7 +202,14 @@ impl Handle for Applied {
     }
 
     async fn add_fault(&self, request: AddFaultRequest) -> Result<Fault> {
+        if request.quality.is_some() {
+            return not_here("link", "its agents cut links, and do not shape them yet");
+        }
         faults::add(&self.cluster, self.spec()?, request).await
+    }
+
+    async fn links(&self) -> Result<Vec<Link>> {
+        not_here("links", "links are cut here, not yet shaped; `netsplit status` shows the faults")
     }
 
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>> {

@@ -8,13 +8,13 @@ use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use netsplit_backend::kubernetes::{pod_restarts, pod_state};
 use netsplit_plan::{PlannedNode, plan_testnet};
 use netsplit_proto::control::{Fault, Node, Testnet as State};
-use netsplit_spec::crd;
+use netsplit_spec::{FaultKind, crd};
 
 use super::{
     api::{Cluster, MADE_BY, pod_name},
     faults::UNTIL_HEALED,
 };
-use crate::session::faults::USER;
+use crate::{quality, session::faults::USER};
 
 /// Nodes that are asked at a time, and how long one may take.
 const ASKED_AT_ONCE: usize = 16;
@@ -126,6 +126,10 @@ pub fn faults_of(object: &crd::Experiment) -> Vec<Fault> {
             links: fault.links.unsigned_abs(),
             dropped: fault.dropped.unsigned_abs(),
             evidence: fault.evidence.clone(),
+            quality: asked.and_then(|(_, asked)| match &asked.kind {
+                FaultKind::Link { link } => Some(quality::to_proto(link.links)),
+                FaultKind::Partition { .. } | FaultKind::Cut { .. } => None,
+            }),
         }
     };
     let active = status.faults.iter().enumerate().filter(|(_, fault)| fault.healed_at.is_none());

@@ -13,8 +13,8 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use netsplit_backend::local::{Check, LocalConfig};
 use netsplit_proto::control::{
-    AddFaultRequest, ExperimentEvent, Fault, HealRequest, LoadProgress, RestartRequest, RunExperimentRequest,
-    RunLoadRequest,
+    AddFaultRequest, ExperimentEvent, Fault, GetLinksRequest, HealRequest, Link, LoadProgress,
+    RestartRequest, RunExperimentRequest, RunLoadRequest,
 };
 use netsplit_spec::Testnet;
 use tonic::{Response, Streaming};
@@ -117,6 +117,10 @@ impl Handle for Supervised {
 
     async fn add_fault(&self, request: AddFaultRequest) -> Result<Fault> {
         answered(self.client.clone().add_fault(request).await)
+    }
+
+    async fn links(&self) -> Result<Vec<Link>> {
+        answered(self.client.clone().get_links(GetLinksRequest {}).await).map(|answer| answer.links)
     }
 
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>> {

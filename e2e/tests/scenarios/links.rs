@@ -1,0 +1,130 @@
+//! Links that are slow and lossy, as asked, as measured, and as a program in a node's network meets them.
+
+use std::{fs, path::Path, time::Duration};
+
+use netsplit_e2e::{Experiment, Kind, Lab, Link, Testnet, exit, kill, until};
+use nix::sys::signal::Signal;
+
+const MOMENT: Duration = Duration::from_secs(15);
+
+#[test]
+fn links_are_what_was_asked_by_their_own_word_and_by_a_programs() {
+    let lab = Lab::new();
+    let testnet = Testnet { links: "latency: 10ms, jitter: 2ms", ..Testnet::new("slow") };
+    let file = lab.write("slow.yaml", &testnet.yaml());
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    until("all links are measured as asked", MOMENT, || {
+        lab.links("slow").iter().all(|link| link.as_asked == Some(true))
+    });
+    for link in lab.links("slow") {
+        assert_near(&link, 10.0);
+        assert_eq!(link.asked, serde_json::json!({ "latency": "10ms", "jitter": "2ms" }));
+    }
+
+    let printed = lab.ok(&["link", "validator-0", "validator-1", "--latency", "80ms", "--one-way"]);
+    assert!(printed.contains("validator-0 -> validator-1: latency 80ms"), "{printed}");
+    assert!(printed.contains("1 directed links changed, proven"), "{printed}");
+    for link in lab.links("slow") {
+        let changed = (link.from.as_str(), link.to.as_str()) == ("validator-0", "validator-1");
+        assert_near(&link, if changed { 80.0 } else { 10.0 });
+    }
+    // A round trip goes both ways, whoever begins it; with 2 ms of jitter each way.
+    assert_connects_within(&lab, "slow", "validator-0", "validator-1", 85.0..105.0);
+    assert_connects_within(&lab, "slow", "validator-1", "validator-0", 85.0..105.0);
+    assert_connects_within(&lab, "slow", "validator-0", "validator-2", 15.0..35.0);
+    let height = lab.status("slow").top();
+    lab.above("slow", height + 2, MOMENT);
+
+    let ended = lab.run(&["heal", "validator-0", "validator-1"]);
+    assert_eq!(ended.code, Some(exit::USAGE), "it was made one-way: {ended:#?}");
+    lab.ok(&["heal", "validator-0", "validator-1", "--one-way"]);
+    assert_connects_within(&lab, "slow", "validator-0", "validator-1", 15.0..35.0);
+    for link in lab.links("slow") {
+        assert_near(&link, 10.0);
+    }
+
+    let ended = lab.run(&["link", "validator-0", "validator-1", "--loss", "100%"]);
+    assert_eq!(ended.code, Some(exit::USAGE), "{ended:#?}");
+    assert!(ended.stderr.contains("use a `cut`"), "{ended:#?}");
+    lab.ok(&["down"]);
+    lab.assert_nothing_left();
+}
+
+#[test]
+fn a_testnet_without_slow_links_measures_only_what_a_fault_changes() {
+    let lab = Lab::new();
+    let file = lab.write("fast.yaml", &Testnet::new("fast").yaml());
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    assert!(lab.links("fast").iter().all(|link| link.measured.is_none() && link.as_asked.is_none()));
+    let printed =
+        lab.ok(&["link", "validator-0", "validator-1,validator-2", "--loss", "20%", "--for", "20s"]);
+    assert!(printed.contains("4 directed links changed, proven"), "{printed}");
+    let links = lab.links("fast");
+    let measured: Vec<&Link> = links.iter().filter(|link| link.measured.is_some()).collect();
+    assert_eq!(measured.len(), 4, "{measured:#?}");
+    // The nodes' own packets meet it too.
+    until("packets of nodes are lost", MOMENT, || {
+        let lossy = lab.links("fast").into_iter().filter_map(|link| link.measured);
+        lossy.map(|seen| seen.lost).sum::<u64>() > 0
+    });
+    let printed = lab.ok(&["heal"]);
+    assert!(printed.contains("loss 20%"), "{printed}");
+    until("nothing is measured any more", MOMENT, || {
+        lab.links("fast").iter().all(|link| link.measured.is_none())
+    });
+}
+
+/// The file that a user is shown.
+#[test]
+fn the_example_with_slow_links_passes() {
+    let lab = Lab::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/far-apart.yaml");
+    let file = lab.write("far-apart.yaml", &fs::read_to_string(example).unwrap());
+    let (code, outcome) = lab.decided(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::PASSED, "Passed"), "{}", outcome.words());
+    let [fault] = outcome.faults.as_slice() else { panic!("one fault: {:?}", outcome.faults) };
+    assert!(fault.proven && fault.links == 6, "{fault:?}");
+    assert!(fault.evidence.starts_with("6 links measured: 1"), "{fault:?}");
+    lab.assert_nothing_left();
+}
+
+/// While the agents hang, the rules of their queues end by themselves: the links are fast, whatever was asked.
+#[test]
+fn slow_links_that_nobody_holds_are_invalid() {
+    let lab = Lab::new();
+    let mut experiment = Experiment { lasts: 10, ..Experiment::halves("hang") }.expect("agreement: {}");
+    experiment.fault = "link: {from: [validator-0], to: [validator-1], latency: 100ms}".to_owned();
+    let file = lab.write("hang.yaml", &experiment.with(&Testnet::new("hang")));
+    let mut run = lab.start(&["run", &file, "--json"]);
+    run.wait_for("fault-proven", MOMENT);
+    run.wait_for_while("verdict", Duration::from_secs(20), || {
+        for agent in lab.processes_of(Kind::Agent) {
+            kill(agent.pid, Signal::SIGSTOP);
+        }
+    });
+    let (code, outcome) = run.verdict();
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
+    assert!(outcome.words().contains("fault `split` was applied, but without proof"), "{}", outcome.words());
+    lab.assert_nothing_left();
+}
+
+/// By more than 1 ms or 5 % a link is not what was asked for.
+fn assert_near(link: &Link, ms: f64) {
+    let measured = link.measured.as_ref().and_then(|measured| measured.latency_ms);
+    let off = measured.map(|measured| (measured - ms).abs());
+    assert!(off.is_some_and(|off| off <= (ms / 20.0).max(1.0)), "not {ms} ms: {link:?}");
+}
+
+/// How long a connection to the peer port of another node takes, timed by a shell in the node's network. The median of
+/// five, so that one busy moment decides nothing.
+fn assert_connects_within(lab: &Lab, testnet: &str, from: &str, to: &str, wanted: std::ops::Range<f64>) {
+    let address = lab.status(testnet).node(to).address.clone();
+    let script = "s=${EPOCHREALTIME/./}; exec 3<>/dev/tcp/$0/26600; e=${EPOCHREALTIME/./}; echo $((e - s))";
+    let once = || -> f64 {
+        let printed = lab.ok(&["exec", from, "--", "bash", "-c", script, &address]);
+        printed.trim().parse::<f64>().unwrap_or_else(|_| panic!("microseconds: {printed}")) / 1_000.0
+    };
+    let mut all: Vec<f64> = std::iter::repeat_with(once).take(5).collect();
+    all.sort_by(f64::total_cmp);
+    assert!(wanted.contains(&all[2]), "{from} connects to {to} in {all:?} ms, not {wanted:?}");
+}

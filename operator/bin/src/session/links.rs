@@ -1,0 +1,385 @@
+//! Shaped links: what the backend is asked for, and whether the links do what the spec and the faults ask.
+//!
+//! What is asked for comes from the tables ([`netsplit_plan::faulted_links`]); what must be measured comes from the spec and
+//! the faults themselves ([`netsplit_plan::expected`]), so that a mistake in the tables is found.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use anyhow::{Result, bail};
+use netsplit_backend::{
+    CutRect, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, Proof, Share,
+};
+use netsplit_plan::{LinkFault, LinkRow, base_links, expected, faulted_links};
+use netsplit_spec::{Links, NodeIndex};
+
+/// Probes whose median is a link's latency.
+const LATENCY_SAMPLES: usize = 25;
+/// Probes of which a share is lost.
+const LOSS_SAMPLES: u64 = 60;
+/// A share of lost probes may be off by so many standard deviations, and by so much and one probe beyond that.
+const DEVIATIONS: f64 = 4.0;
+const LOSS_SLACK: f64 = 0.02;
+
+/// The links of one testnet.
+#[derive(Debug)]
+pub struct LinkBook {
+    names: Vec<String>,
+    indices: BTreeMap<String, NodeIndex>,
+    base: Links,
+    seed: u64,
+}
+
+type Pair = (NodeIndex, NodeIndex);
+
+/// One directed link, asked for and measured.
+#[derive(Clone, Debug)]
+pub struct SeenLink {
+    pub from: String,
+    pub to: String,
+    pub asked: Links,
+    /// `None`: nobody measures it, since nothing is asked of it.
+    pub measured: Option<LinkEvidence>,
+    /// What shows that it is something else, or why nothing shows what it is.
+    pub problem: Option<String>,
+}
+
+impl LinkBook {
+    pub fn new(names: Vec<String>, base: Option<Links>, seed: u64) -> Self {
+        let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index)).collect();
+        Self { names, indices, base: base.unwrap_or_default(), seed }
+    }
+
+    /// Whether links do something without any fault.
+    pub fn has_base(&self) -> bool {
+        !self.base.is_empty()
+    }
+
+    /// A fault by node name as the tables have it.
+    pub fn fault(&self, rects: &[CutRect], links: Links) -> Result<LinkFault> {
+        let indices = |names: &[String]| -> Result<Vec<NodeIndex>> {
+            let index = |name: &String| match self.indices.get(name) {
+                Some(index) => Ok(*index),
+                None => bail!("no node is called `{name}`"),
+            };
+            names.iter().map(index).collect()
+        };
+        let rect = |rect: &CutRect| {
+            Ok(netsplit_plan::CutRect { from: indices(&rect.from)?, to: indices(&rect.to)? })
+        };
+        Ok(LinkFault { rects: rects.iter().map(rect).collect::<Result<_>>()?, links })
+    }
+
+    /// The links of cuts.
+    pub fn cuts<'a>(&self, cuts: impl Iterator<Item = &'a [CutRect]>) -> Vec<LinkFault> {
+        // Names that no node has cut nothing; whoever asked for them was told.
+        cuts.filter_map(|rects| self.fault(rects, Links::default()).ok()).collect()
+    }
+
+    /// The whole desired state: the base, what the active faults make of it, and the links of `healing` ones, which are
+    /// measured until they are seen at their base.
+    pub fn request(&self, active: &[LinkFault], healing: &[LinkFault], lease: Duration) -> LinksRequest {
+        let mut base: BTreeMap<Pair, Links> = base_links(self.names.len(), self.base)
+            .into_iter()
+            .map(|LinkRow { from, to, links }| ((from, to), links))
+            .collect();
+        for pair in healing.iter().flat_map(pairs) {
+            base.entry(pair).or_default();
+        }
+        let faulted = faulted_links(self.base, active);
+        LinksRequest {
+            seed: self.seed,
+            base: base.into_iter().map(|(pair, links)| self.entry(pair, links)).collect(),
+            faulted: faulted.into_iter().map(|row| self.entry((row.from, row.to), row.links)).collect(),
+            lease,
+        }
+    }
+
+    fn entry(&self, (from, to): Pair, links: Links) -> LinkRequest {
+        LinkRequest {
+            from: self.names[from].clone(),
+            to: self.names[to].clone(),
+            number: (from * self.names.len() + to) as u32,
+            state: state(links),
+        }
+    }
+
+    /// Whether every link of a fault is measured to be what the faults in force ask for. For one that was healed: whether its
+    /// links are as they would be without it. Links that are cut carry nothing to measure. A link that is measured to be
+    /// something else is not proven: one busy moment makes no violation, and what lasts ends the run all the same.
+    pub fn judge(
+        &self,
+        of: &LinkFault,
+        active: &[LinkFault],
+        cuts: &[LinkFault],
+        seen: &LinksEvidence,
+    ) -> Proof {
+        let by_name = by_name(seen);
+        let mut unproven = None;
+        for (from, to) in pairs(of).filter(|pair| !covers(cuts, *pair)) {
+            let (a, b) = (self.names[from].as_str(), self.names[to].as_str());
+            let Some(link) = by_name.get(&(a, b)) else {
+                unproven.get_or_insert(format!("the link from {a} to {b} is not measured"));
+                continue;
+            };
+            match self.judge_one((from, to), active, link) {
+                Proof::Proven => {}
+                Proof::Unproven(what) | Proof::Violated(what) => drop(unproven.get_or_insert(what)),
+            }
+        }
+        unproven.map_or(Proof::Proven, Proof::Unproven)
+    }
+
+    /// A link that no fault touches, and that is measured to be something else than the testnet asks for.
+    pub fn base_problem(
+        &self,
+        active: &[LinkFault],
+        cuts: &[LinkFault],
+        seen: &LinksEvidence,
+    ) -> Option<String> {
+        let touched: BTreeSet<Pair> = active.iter().flat_map(pairs).collect();
+        let measured =
+            seen.links.iter().filter(|link| link.samples >= LATENCY_SAMPLES && link.sent >= LOSS_SAMPLES);
+        measured
+            .filter_map(|link| Some(((*self.indices.get(&link.from)?, *self.indices.get(&link.to)?), link)))
+            .filter(|(pair, _)| !touched.contains(pair) && !covers(cuts, *pair))
+            .find_map(|(pair, link)| match self.judge_one(pair, active, link) {
+                Proof::Proven => None,
+                Proof::Unproven(what) | Proof::Violated(what) => Some(what),
+            })
+    }
+
+    /// Every directed link, as asked for by the tables, and as measured.
+    pub fn links(&self, active: &[LinkFault], seen: &LinksEvidence) -> Vec<SeenLink> {
+        let by_name = by_name(seen);
+        let faulted: BTreeMap<Pair, Links> = faulted_links(self.base, active)
+            .into_iter()
+            .map(|LinkRow { from, to, links }| ((from, to), links))
+            .collect();
+        let count = self.names.len();
+        let ends = (0..count).flat_map(|from| (0..count).map(move |to| (from, to)));
+        ends.filter(|(from, to)| from != to)
+            .map(|(from, to)| {
+                let (a, b) = (&self.names[from], &self.names[to]);
+                let measured = by_name.get(&(a.as_str(), b.as_str())).copied();
+                SeenLink {
+                    from: a.clone(),
+                    to: b.clone(),
+                    asked: faulted.get(&(from, to)).copied().unwrap_or(self.base),
+                    problem: measured.and_then(|link| match self.judge_one((from, to), active, link) {
+                        Proof::Proven => None,
+                        Proof::Unproven(what) | Proof::Violated(what) => Some(what),
+                    }),
+                    measured: measured.cloned(),
+                }
+            })
+            .collect()
+    }
+
+    fn judge_one(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Proof {
+        let (a, b) = (&link.from, &link.to);
+        let latency = expected::latency(Some(&self.base), active, from, to);
+        let tolerance = expected::tolerance(latency);
+        let loss = f64::from(expected::loss(Some(&self.base), active, from, to)) / 1e6;
+        let Some(measured) = link.latency_us.filter(|_| link.samples >= LATENCY_SAMPLES) else {
+            return Proof::Unproven(format!(
+                "{} probes have come from {a} to {b}: {LATENCY_SAMPLES} say how long they take",
+                link.samples
+            ));
+        };
+        if measured.abs_diff(latency.as_micros() as i64) > tolerance.as_micros() as u64 {
+            return Proof::Unproven(format!(
+                "packets from {a} to {b} take {:.2} ms, not {:.2} ms",
+                measured as f64 / 1_000.0,
+                latency.as_secs_f64() * 1_000.0
+            ));
+        }
+        let wanted = if loss > 0.0 { LOSS_SAMPLES } else { LATENCY_SAMPLES as u64 };
+        if link.sent < wanted {
+            return Proof::Unproven(format!(
+                "{} probes were sent from {a} to {b}: {wanted} say how many are lost",
+                link.sent
+            ));
+        }
+        let sent = link.sent as f64;
+        let lost = sent - link.received as f64;
+        let deviation = (sent * loss * (1.0 - loss)).sqrt();
+        if (lost - sent * loss).abs() > DEVIATIONS * deviation + LOSS_SLACK * sent + 1.0 {
+            return Proof::Unproven(format!(
+                "{:.1} % of {sent} probes from {a} to {b} were lost, not {:.1} %",
+                lost / sent * 100.0,
+                loss * 100.0
+            ));
+        }
+        Proof::Proven
+    }
+
+    /// What was measured of a fault's links, as one sentence.
+    pub fn words(&self, of: &LinkFault, seen: &LinksEvidence) -> String {
+        let wanted: BTreeSet<(&str, &str)> =
+            pairs(of).map(|(from, to)| (self.names[from].as_str(), self.names[to].as_str())).collect();
+        let links: Vec<&LinkEvidence> = seen
+            .links
+            .iter()
+            .filter(|link| wanted.contains(&(link.from.as_str(), link.to.as_str())))
+            .collect();
+        let latencies = || links.iter().filter_map(|link| link.latency_us).map(|us| us as f64 / 1_000.0);
+        let (sent, received): (u64, u64) =
+            links.iter().fold((0, 0), |(sent, received), link| (sent + link.sent, received + link.received));
+        format!(
+            "{} links measured: {:.2} to {:.2} ms one way, {received} of {sent} probes came",
+            links.len(),
+            latencies().fold(f64::INFINITY, f64::min),
+            latencies().fold(0.0, f64::max)
+        )
+    }
+}
+
+/// What the emulation did wrong, apart from what it had done wrong `before`.
+pub fn emulation_fault(before: &[String], seen: &LinksEvidence) -> Option<String> {
+    seen.faults.iter().find(|fault| !before.contains(fault)).cloned()
+}
+
+fn by_name(seen: &LinksEvidence) -> BTreeMap<(&str, &str), &LinkEvidence> {
+    seen.links.iter().map(|link| ((link.from.as_str(), link.to.as_str()), link)).collect()
+}
+
+fn covers(cuts: &[LinkFault], (from, to): Pair) -> bool {
+    cuts.iter().flat_map(|cut| &cut.rects).any(|rect| rect.from.contains(&from) && rect.to.contains(&to))
+}
+
+fn pairs(fault: &LinkFault) -> impl Iterator<Item = Pair> {
+    let all = fault
+        .rects
+        .iter()
+        .flat_map(|rect| rect.from.iter().flat_map(move |from| rect.to.iter().map(move |to| (*from, *to))));
+    all.filter(|(from, to)| from != to)
+}
+
+fn state(links: Links) -> LinkState {
+    let share = |share: Option<netsplit_spec::Share>| {
+        share.map_or(Share::NONE, |share| Share::millionths(share.as_millionths()))
+    };
+    LinkState {
+        latency: links.latency.unwrap_or_default(),
+        jitter: links.jitter.unwrap_or_default(),
+        loss: share(links.loss),
+        rate: links.rate,
+        duplicate: share(links.duplicate),
+        reorder: share(links.reorder),
+        corrupt: share(links.corrupt),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netsplit_backend::Counters;
+
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn book(base: Option<Links>) -> LinkBook {
+        LinkBook::new(["a", "b", "c"].map(str::to_owned).to_vec(), base, 7)
+    }
+
+    fn latency(ms: u32) -> Links {
+        Links { latency: Some(ms * MS), ..Links::default() }
+    }
+
+    fn from_a_to(to: &[&str]) -> Vec<CutRect> {
+        vec![CutRect { from: vec!["a".into()], to: to.iter().map(|name| (*name).to_owned()).collect() }]
+    }
+
+    fn seen(from: &str, to: &str, ms: i64, received: u64) -> LinkEvidence {
+        LinkEvidence {
+            from: from.into(),
+            to: to.into(),
+            sent: 100,
+            received,
+            latency_us: Some(ms * 1_000),
+            samples: 33,
+            counters: Counters::default(),
+        }
+    }
+
+    fn evidence(links: Vec<LinkEvidence>) -> LinksEvidence {
+        LinksEvidence { links, ..LinksEvidence::default() }
+    }
+
+    #[test]
+    fn what_is_asked_for_is_base_and_faults_and_what_heals() {
+        let book = book(None);
+        let fault = book.fault(&from_a_to(&["b", "c"]), latency(80)).unwrap();
+        let asked = book.request(std::slice::from_ref(&fault), &[], MS);
+        assert!(asked.base.is_empty());
+        let names: Vec<_> = asked.faulted.iter().map(|link| (link.to.as_str(), link.number)).collect();
+        assert_eq!(names, [("b", 1), ("c", 2)]);
+        assert!(asked.faulted.iter().all(|link| link.state.latency == 80 * MS));
+        let healing = book.request(&[], &[fault], MS);
+        assert_eq!((healing.base.len(), healing.faulted.len()), (2, 0));
+        assert!(healing.base.iter().all(|link| link.state.is_clear()), "measured, not shaped");
+        book.fault(&from_a_to(&["nobody"]), latency(1)).unwrap_err();
+    }
+
+    #[test]
+    fn each_link_must_be_measured_as_asked() {
+        let book = book(Some(latency(10)));
+        let fault = book.fault(&from_a_to(&["b", "c"]), latency(80)).unwrap();
+        let active = [fault.clone()];
+        let judge = |links| book.judge(&fault, &active, &[], &evidence(links));
+        assert_eq!(judge(vec![seen("a", "b", 80, 100), seen("a", "c", 81, 99)]), Proof::Proven);
+        // The directions exchanged, as a table that is wired wrong would have it.
+        assert!(matches!(judge(vec![seen("b", "a", 80, 100), seen("c", "a", 80, 100)]), Proof::Unproven(_)));
+        let wrong = judge(vec![seen("a", "b", 80, 100), seen("a", "c", 7, 100)]);
+        assert_eq!(wrong, Proof::Unproven("packets from a to c take 7.00 ms, not 80.00 ms".into()));
+        let lossy = judge(vec![seen("a", "b", 80, 80), seen("a", "c", 80, 100)]);
+        assert!(
+            matches!(lossy, Proof::Unproven(what) if what.starts_with("20.0 % of 100 probes from a to b"))
+        );
+        let few = LinkEvidence { samples: 3, ..seen("a", "b", 80, 3) };
+        assert!(matches!(judge(vec![few, seen("a", "c", 80, 100)]), Proof::Unproven(_)));
+    }
+
+    #[test]
+    fn a_healed_fault_is_over_when_its_links_are_at_their_base() {
+        let book = book(Some(latency(10)));
+        let fault = book.fault(&from_a_to(&["b"]), latency(80)).unwrap();
+        let judge = |ms| book.judge(&fault, &[], &[], &evidence(vec![seen("a", "b", ms, 100)]));
+        assert_eq!(judge(10), Proof::Proven);
+        assert!(matches!(judge(80), Proof::Unproven(_)));
+    }
+
+    #[test]
+    fn the_emulators_own_faults_prove_nothing() {
+        let mut seen = evidence(vec![seen("a", "b", 80, 100)]);
+        seen.faults.push("3 packets were lost by a full packet queue of the link agent".into());
+        assert!(emulation_fault(&[], &seen).is_some());
+        assert_eq!(emulation_fault(&seen.faults, &seen), None, "that was before the fault");
+    }
+
+    #[test]
+    fn a_link_that_is_cut_is_not_measured() {
+        let book = book(None);
+        let fault = book.fault(&from_a_to(&["b", "c"]), latency(80)).unwrap();
+        let cut = book.cuts(std::iter::once(from_a_to(&["c"]).as_slice()));
+        let seen = evidence(vec![seen("a", "b", 80, 100)]);
+        let active = [fault.clone()];
+        assert_eq!(book.judge(&fault, &active, &cut, &seen), Proof::Proven);
+        assert!(matches!(book.judge(&fault, &active, &[], &seen), Proof::Unproven(_)));
+    }
+
+    #[test]
+    fn a_base_link_that_is_off_is_told() {
+        let book = book(Some(latency(10)));
+        let fault = book.fault(&from_a_to(&["b"]), latency(80)).unwrap();
+        let problem = |links| book.base_problem(std::slice::from_ref(&fault), &[], &evidence(links));
+        assert_eq!(problem(vec![seen("a", "b", 7, 100), seen("b", "a", 10, 100)]), None, "a fault's own");
+        let off = problem(vec![seen("b", "c", 10, 100), seen("c", "b", 13, 100)]);
+        assert_eq!(off.as_deref(), Some("packets from c to b take 13.00 ms, not 10.00 ms"));
+        let few = LinkEvidence { samples: 3, ..seen("c", "b", 13, 100) };
+        assert_eq!(problem(vec![few]), None, "too few to tell");
+    }
+}
