@@ -34,8 +34,8 @@ install: build ## put netsplit and netsplit-node under PREFIX/bin (default /usr/
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(BIN)/netsplit $(BIN)/netsplit-node $(DESTDIR)$(PREFIX)/bin/
 
-demo: build ## launch a testnet, split it, heal it, print the verdict
-	@scripts/demo.sh $(BIN)
+demo: build ## launch a testnet, split it, heal it, print the verdict, write a report
+	@scripts/demo.sh $(BIN) $(TARGET)/demo-report
 
 demo-kubernetes: build setup-cluster ## the same on a real Kubernetes, by helm and kubectl (root)
 	@scripts/demo-kubernetes.sh $(BIN)

@@ -54,7 +54,8 @@ pub enum Command {
     Status(StatusArgs),
     /// Run an experiment and return its verdict
     #[command(after_help = "Exit codes: 0 passed, 1 failed, 2 usage, 3 invalid or aborted.\n\n\
-                            Example:\n  netsplit run split-brain.yaml --json > verdict.json")]
+                            Examples:\n  netsplit run split-brain.yaml --json > verdict.json\n  \
+                            netsplit run split-brain.yaml --report out")]
     Run(RunArgs),
     /// Split the network into groups that cannot reach each other
     #[command(
@@ -168,6 +169,9 @@ pub struct RunArgs {
     /// Print the verdict as JSON on standard output, the timeline on standard error
     #[arg(long)]
     pub json: bool,
+    /// Write report.html, report.json and junit.xml into this directory
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
     /// Leave the testnet running that this command started
     #[arg(long)]
     pub keep: bool,

@@ -13,6 +13,7 @@ mod pipe;
 mod pod_agent;
 mod problem;
 mod quality;
+mod report;
 mod selector;
 mod session;
 mod shutdown;

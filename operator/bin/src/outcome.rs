@@ -3,10 +3,14 @@
 use anyhow::{Context as _, Result};
 use netsplit_plan::experiment::{Outcome, TimelineEvent, Verdict};
 use netsplit_proto::control::ExperimentEvent;
+use netsplit_spec::Links;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::table;
+
+/// Heights in a slim outcome: some 60 KiB.
+const SLIM_HEIGHTS: usize = 10_000;
 
 /// Keys are stable: add, never rename.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -23,12 +27,25 @@ pub struct RunOutcome {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Value>,
     pub timeline: Vec<TimelineEvent>,
+    /// Links asked for and measured: before the first fault, under each set of faults, and after the last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkSnapshot>,
+    #[serde(default, skip_serializing_if = "Series::is_empty")]
+    pub series: Series,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FaultOutcome {
     pub id: String,
+    /// Which links, and what is done to them, in words.
+    #[serde(default)]
+    pub description: String,
+    /// Milliseconds since the run's start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_at_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub healed_at_ms: Option<u64>,
     pub links: u64,
     pub dropped: u64,
     pub proven: bool,
@@ -43,6 +60,55 @@ pub struct NodeOutcome {
     pub final_id: String,
 }
 
+/// What was seen over the time of the run; bounded.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Series {
+    pub points: Vec<Point>,
+}
+
+impl Series {
+    fn is_empty(&self) -> bool {
+        self.points.is_empty()
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Point {
+    /// Milliseconds since the run's start.
+    pub at_ms: u64,
+    /// In the order of `nodes`.
+    pub final_heights: Vec<u64>,
+    /// Transfers of the load that are final, since its own start.
+    pub committed: Option<u64>,
+    /// From submit to final, milliseconds: the mean of those that became final since the point before.
+    pub latency_ms: Option<f64>,
+}
+
+/// All links that were measured at one moment.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkSnapshot {
+    pub moment: String,
+    /// Milliseconds since the run's start.
+    pub at_ms: u64,
+    pub links: Vec<LinkOutcome>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkOutcome {
+    pub from: String,
+    pub to: String,
+    pub asked: Links,
+    /// One way, without jitter.
+    pub measured_ms: Option<f64>,
+    pub lost_percent: Option<f64>,
+    /// What contradicts `asked`, or why nothing shows it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
 /// A line of the story as a follower is told.
 pub fn to_event(event: &TimelineEvent) -> Result<ExperimentEvent> {
     let kind = serde_json::to_value(event.kind).context("cannot write an event as JSON")?;
@@ -55,6 +121,19 @@ pub fn to_event(event: &TimelineEvent) -> Result<ExperimentEvent> {
 }
 
 impl RunOutcome {
+    /// Small enough for an object of Kubernetes: few points, no single links.
+    pub fn slim(&self) -> Self {
+        let heights = self.series.points.len() * self.nodes.len().max(1);
+        let step = heights.div_ceil(SLIM_HEIGHTS).max(1);
+        let points = self.series.points.iter().step_by(step).cloned().collect();
+        Self { series: Series { points }, ..self.brief() }
+    }
+
+    /// The document of `--json`: without what only the report has.
+    pub fn brief(&self) -> Self {
+        Self { series: Series::default(), links: Vec::new(), ..self.clone() }
+    }
+
     /// The summary that a person reads at the end.
     pub fn summary(&self) -> String {
         let mut out = String::new();
@@ -112,5 +191,92 @@ fn word(outcome: Outcome) -> &'static str {
         Outcome::Failed => "FAILED",
         Outcome::Invalid => "invalid",
         Outcome::NotJudged => "not judged",
+    }
+}
+
+/// Runs for the tests of what is made of them.
+#[cfg(test)]
+pub mod sample {
+    use netsplit_plan::experiment::{ExpectationResult, Phase, TimelineKind};
+
+    use super::*;
+
+    fn expectation(text: &str, outcome: Outcome, detail: &str) -> ExpectationResult {
+        ExpectationResult {
+            text: text.to_owned(),
+            outcome,
+            detail: detail.to_owned(),
+            measured_ms: Some(412),
+        }
+    }
+
+    /// A split for 10 s of four nodes, half a minute long.
+    pub fn passed() -> RunOutcome {
+        let link = |from: &str, to: &str| LinkOutcome {
+            from: from.to_owned(),
+            to: to.to_owned(),
+            asked: Links { latency: Some(std::time::Duration::from_millis(20)), ..Links::default() },
+            measured_ms: Some(20.06),
+            lost_percent: Some(0.0),
+            problem: None,
+        };
+        let point = |n: u64| Point {
+            at_ms: n * 250,
+            final_heights: vec![n.min(20) + n.saturating_sub(60), n.min(20) + n.saturating_sub(61)],
+            committed: Some(n.min(20) * 25 + n.saturating_sub(60) * 25),
+            latency_ms: (!(20..60).contains(&n)).then_some(180.0),
+        };
+        RunOutcome {
+            experiment: "split-brain".to_owned(),
+            testnet: "quickstart".to_owned(),
+            started_ms: 1_800_000_000_000,
+            verdict: Verdict {
+                phase: Phase::Passed,
+                expectations: vec![
+                    expectation("stall within 5s", Outcome::Passed, "no block was final for 15.2 s"),
+                    expectation("recover within 10s", Outcome::Passed, "every node after 0.41 s"),
+                ],
+                reasons: Vec::new(),
+                lasted_ms: 30_000,
+            },
+            faults: vec![FaultOutcome {
+                id: "split".to_owned(),
+                description: "a -> b; b -> a".to_owned(),
+                applied_at_ms: Some(5_000),
+                healed_at_ms: Some(15_000),
+                links: 2,
+                dropped: 1_000,
+                proven: true,
+                evidence: "1000 packets dropped, 600 probes sent and none arrived".to_owned(),
+            }],
+            nodes: ["a", "b"]
+                .map(|name| NodeOutcome {
+                    name: name.to_owned(),
+                    final_height: 80,
+                    final_id: "c0ffee".to_owned(),
+                })
+                .to_vec(),
+            load: None,
+            timeline: vec![TimelineEvent {
+                at_ms: 5_000,
+                kind: TimelineKind::FaultApplied,
+                text: "split applied".to_owned(),
+            }],
+            links: vec![LinkSnapshot {
+                moment: "before the first fault".to_owned(),
+                at_ms: 4_900,
+                links: vec![link("a", "b"), link("b", "a")],
+            }],
+            series: Series { points: (0..120).map(point).collect() },
+        }
+    }
+
+    pub fn failed() -> RunOutcome {
+        let mut outcome = passed();
+        outcome.verdict.phase = Phase::Failed;
+        outcome.verdict.expectations[1] =
+            expectation("recover within 10s", Outcome::Failed, "no new final block within 10 s");
+        outcome.verdict.reasons.push("recover within 10s: no new final block within 10 s".to_owned());
+        outcome
     }
 }

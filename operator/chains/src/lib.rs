@@ -20,7 +20,7 @@ pub use client::{
     BlockSeen, BlockStream, BlocksQuery, ChainClient, ClientError, Connector, Health, Id, Io, NodeState,
     PeerState, Refusal, RefusalKind, StartAt, Submission,
 };
-pub use load::{LoadConfig, LoadError, LoadGenerator, LoadReport, SignedTransfer, Wallet};
+pub use load::{Latency, LoadConfig, LoadError, LoadGenerator, LoadReport, SignedTransfer, Wallet};
 
 /// A kind of chain: how its nodes are set up, reached and paid from.
 pub trait Chain: ChainArtifacts {

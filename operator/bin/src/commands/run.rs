@@ -12,6 +12,7 @@ use crate::{
     documents,
     outcome::RunOutcome,
     problem::Usage,
+    report,
     world::{Asked, Found, Handle, Launched, Told, World},
 };
 
@@ -23,14 +24,14 @@ pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
     let asked = Asked { experiment, document: text, file };
     if let Some(found) = world.get(&asked.experiment.testnet).await?.filter(Found::is_alive) {
         eprintln!("running {} on {}, which runs already", asked.experiment.name, found.name());
-        return follow(&*found.handle, &asked, args.json).await;
+        return follow(&*found.handle, &asked, args).await;
     }
     let testnet = find_testnet(args, &asked)?;
     // A file that cannot run is refused before anything starts.
     netsplit_spec::validate(&asked.experiment, &testnet).map_err(|problems| Usage(problems.to_string()))?;
     eprintln!("starting {} ({} nodes)", testnet.name, netsplit_spec::node_names(&testnet).len());
     let mut launched = world.launch(&testnet, !args.keep).await?;
-    let verdict = start_and_follow(world, &mut launched, &asked, args.json).await;
+    let verdict = start_and_follow(world, &mut launched, &asked, args).await;
     if args.keep {
         eprintln!("{} stays up: `netsplit down -t {0}`", testnet.name);
     } else {
@@ -43,7 +44,7 @@ async fn start_and_follow(
     world: &dyn World,
     launched: &mut Launched,
     asked: &Asked,
-    json: bool,
+    args: &RunArgs,
 ) -> Result<ExitCode> {
     tokio::select! {
         state = start::first_final(launched, world.patience()) => {
@@ -52,7 +53,7 @@ async fn start_and_follow(
         }
         _ = tokio::signal::ctrl_c() => return Ok(ExitCode::Invalid),
     }
-    follow(&*launched.handle, asked, json).await
+    follow(&*launched.handle, asked, args).await
 }
 
 /// The testnet of an experiment: from its own file, from the file that was given, from the files beside it.
@@ -77,10 +78,10 @@ fn find_testnet(args: &RunArgs, asked: &Asked) -> Result<Testnet> {
 }
 
 /// Runs the experiment and prints its timeline as it happens. Without a verdict (Ctrl-C) it is aborted.
-async fn follow(handle: &dyn Handle, asked: &Asked, json: bool) -> Result<ExitCode> {
+async fn follow(handle: &dyn Handle, asked: &Asked, args: &RunArgs) -> Result<ExitCode> {
     let mut events = handle.run(asked).await?;
     let ended = tokio::select! {
-        ended = tell(&mut events, json) => ended,
+        ended = tell(&mut events, args) => ended,
         _ = tokio::signal::ctrl_c() => {
             eprintln!("aborted");
             Ok(None)
@@ -98,17 +99,21 @@ async fn follow(handle: &dyn Handle, asked: &Asked, json: bool) -> Result<ExitCo
 }
 
 /// Prints what is told, to the verdict.
-async fn tell(events: &mut Told<ExperimentEvent>, json: bool) -> Result<Option<RunOutcome>> {
+async fn tell(events: &mut Told<ExperimentEvent>, args: &RunArgs) -> Result<Option<RunOutcome>> {
     loop {
         let event = events.try_next().await?.context("the testnet went away before the verdict")?;
         if event.verdict.is_empty() {
-            print_event(&event, json);
+            print_event(&event, args.json);
             continue;
         }
         let outcome: RunOutcome = serde_json::from_str(&event.verdict).context("the verdict is malformed")?;
-        if json {
-            let text = serde_json::to_string_pretty(&outcome).context("cannot write the verdict as JSON")?;
-            println!("{text}");
+        if let Some(dir) = &args.report {
+            report::write(dir, &outcome)?;
+            eprintln!("report: {}", dir.join("report.html").display());
+        }
+        if args.json {
+            let text = serde_json::to_string_pretty(&outcome.brief());
+            println!("{}", text.context("cannot write the verdict as JSON")?);
         } else {
             println!("\n{}", outcome.summary());
         }

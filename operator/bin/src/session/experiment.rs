@@ -17,6 +17,7 @@ use tokio::{
 use super::{
     Session,
     faults::{Fault, Recalled, Wanted},
+    record::Recorder,
     unix_ms,
 };
 use crate::outcome::{FaultOutcome, NodeOutcome, RunOutcome};
@@ -101,6 +102,7 @@ async fn drive(
 ) -> Result<()> {
     let started_ms = state.started_ms();
     let mut watch = session.watch()?;
+    let mut recorder = Recorder::new();
     let mut tick = tokio::time::interval(STEP_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -108,6 +110,14 @@ async fn drive(
         let mut observed = session.observe(&mut watch, &valid.name).await;
         if events.is_closed() {
             observed.abort = Some("aborted by the user".to_owned());
+        }
+        let at_ms = unix_ms().saturating_sub(started_ms);
+        if recorder.is_due(at_ms) {
+            let load = session.load.report().await;
+            recorder.look(at_ms, &session.views(), load.as_ref());
+            if let Some(links) = session.faults.measured_links() {
+                recorder.see_links(at_ms, moment(&session.faults.watch().borrow(), &valid.name), links);
+            }
         }
         let (next, actions) = experiment::step(&state, unix_ms(), &observed);
         let kept = next == state || journal.save(&next, actions.iter().any(acts)).await?;
@@ -125,7 +135,7 @@ async fn drive(
                 }
                 Action::Finish(verdict) => {
                     let load = session.load.report().await;
-                    let outcome = outcome(session, valid, &state, started_ms, verdict, load)?;
+                    let outcome = outcome(session, valid, &state, recorder, verdict, load)?;
                     events.send(Progress::Ended(Box::new(outcome))).await.ok();
                     return Ok(());
                 }
@@ -228,13 +238,18 @@ fn outcome(
     session: &Session,
     valid: &ValidExperiment,
     state: &State,
-    started_ms: u64,
+    recorder: Recorder,
     verdict: Verdict,
     load: Option<LoadReport>,
 ) -> Result<RunOutcome> {
+    let started_ms = state.started_ms();
+    let (series, links) = recorder.finish();
     let seen = session.faults.watch();
     let fault = |fault: &Fault| FaultOutcome {
         id: fault.id.clone(),
+        description: fault.description.clone(),
+        applied_at_ms: fault.applied_at_ms.map(|at_ms| at_ms.saturating_sub(started_ms)),
+        healed_at_ms: fault.healed_at_ms.map(|at_ms| at_ms.saturating_sub(started_ms)),
         links: fault.links(),
         dropped: fault.dropped(),
         proven: fault.was_proven,
@@ -256,5 +271,21 @@ fn outcome(
         nodes: session.views().into_iter().map(node).collect(),
         load,
         timeline: state.timeline().iter().map(|event| since(event.clone(), started_ms)).collect(),
+        links,
+        series,
     })
+}
+
+/// What the measured links of this moment are called.
+fn moment(faults: &[Fault], owner: &str) -> String {
+    let of_run = || faults.iter().filter(|fault| fault.owner == owner);
+    let active: Vec<&str> =
+        of_run().filter(|fault| fault.healed_at_ms.is_none()).map(|fault| fault.name.as_str()).collect();
+    if !active.is_empty() {
+        format!("while {} lasted", active.join(" and "))
+    } else if of_run().next().is_none() {
+        "before the first fault".to_owned()
+    } else {
+        "after the last heal".to_owned()
+    }
 }

@@ -6,6 +6,7 @@ pub mod experiment;
 pub mod faults;
 pub mod links;
 mod load;
+mod record;
 
 use std::{
     sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError},

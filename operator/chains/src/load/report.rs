@@ -54,6 +54,7 @@ impl LoadReport {
 #[serde(rename_all = "camelCase")]
 pub struct Latency {
     pub samples: u64,
+    pub mean_ms: f64,
     pub p50_ms: f64,
     pub p90_ms: f64,
     pub p99_ms: f64,
@@ -146,6 +147,7 @@ impl Counters {
             } else {
                 Latency {
                     samples: self.latency.len(),
+                    mean_ms: self.latency.mean() / 1000.0,
                     p50_ms: quantile(0.5),
                     p90_ms: quantile(0.9),
                     p99_ms: quantile(0.99),

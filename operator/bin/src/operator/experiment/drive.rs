@@ -113,7 +113,7 @@ pub struct End {
 
 impl End {
     fn of(outcome: RunOutcome) -> Self {
-        let json = serde_json::to_string(&outcome)
+        let json = serde_json::to_string(&outcome.slim())
             .inspect_err(|error| tracing::error!(%error, "cannot write the outcome as JSON"));
         Self { summary: Some(outcome.summary()), outcome: json.ok(), verdict: outcome.verdict }
     }

@@ -72,6 +72,7 @@ impl FaultTable {
         let lapsed = seen.lease_ended;
         entries.links = seen;
         entries.links_at = Some(Instant::now());
+        entries.measured = entries.told;
         if let Err(error) = self.remove(entries, |fault| fault.change.is_some() && lapsed).await {
             tracing::error!(%error, "cannot drop a fault whose lease has ended");
         }

@@ -7,7 +7,7 @@ use netsplit_spec::crd::{Experiment, ExperimentStatus};
 
 use super::state::of_rfc3339;
 use crate::{
-    outcome::{FaultOutcome, RunOutcome, to_event},
+    outcome::{FaultOutcome, RunOutcome, Series, to_event},
     problem::Usage,
 };
 
@@ -99,6 +99,9 @@ fn without_outcome(object: &Experiment, status: &ExperimentStatus) -> RunOutcome
     };
     let fault = |fault: &netsplit_spec::crd::FaultStatus| FaultOutcome {
         id: fault.id.clone(),
+        description: String::new(),
+        applied_at_ms: fault.applied_at.as_deref().map(|at| of_rfc3339(at).saturating_sub(started_ms)),
+        healed_at_ms: fault.healed_at.as_deref().map(|at| of_rfc3339(at).saturating_sub(started_ms)),
         links: fault.links.unsigned_abs(),
         dropped: fault.dropped.unsigned_abs(),
         // Only an outcome says so of a fault that is over.
@@ -124,6 +127,8 @@ fn without_outcome(object: &Experiment, status: &ExperimentStatus) -> RunOutcome
         nodes: Vec::new(),
         load: None,
         timeline: Vec::new(),
+        links: Vec::new(),
+        series: Series::default(),
     }
 }
 
