@@ -62,6 +62,7 @@ pub struct Table {
 pub struct Inbound {
     /// Another cut has another number, even when it has the same name.
     pub id: u64,
+    /// None while no node that is cut off has an address.
     pub from: Vec<Ipv4Addr>,
     pub lease: Duration,
 }
@@ -216,7 +217,8 @@ impl PodAgent {
         // The last look at cuts that are about to end or to change.
         self.inspect();
         let cuts: Vec<Cut> = table.cuts.iter().filter_map(|cut| self.cut(cut)).collect();
-        let guard = cuts.iter().map(|cut| cut.lease).max().map(|lease| Guard {
+        // Also by a cut whose nodes have no address now: the one they come back at is not known yet.
+        let guard = table.cuts.iter().map(|cut| cut.lease).max().map(|lease| Guard {
             known: table.known.iter().copied().chain([self.address]).collect(),
             to: vec![self.address],
             lease,

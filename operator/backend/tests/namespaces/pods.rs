@@ -322,6 +322,11 @@ pub(crate) async fn rules_flushed_in_a_pod_are_noticed() {
     pods.server.abort();
 }
 
+/// The newest table of a node is in force.
+fn is_current(links: &TestnetLinks, node: &str) -> bool {
+    links.agents().unwrap().iter().any(|agent| agent.node == node && agent.current)
+}
+
 pub(crate) async fn a_replaced_pod_is_cut_before_its_first_packet() {
     let Some(mut pods) = Pods::new(3).await else { return };
     let links = pods.hub.testnet("lab", "t").unwrap();
@@ -335,6 +340,12 @@ pub(crate) async fn a_replaced_pod_is_cut_before_its_first_packet() {
     // Node 1 comes back in the third namespace, at another address. Nobody knows it yet: it reaches nobody.
     pods.kill(1).await;
     assert!(!pods.lab.udp(2, 0).await, "an unknown address crosses the cut");
+    // The pod is gone and has no successor: what it has sent may still be on its way.
+    let gone = Member { uid: None, address: None, running: false, ..pods.member(1, "", 1) };
+    links.set_members(vec![pods.member(0, "uid-0", 0), gone]).unwrap();
+    until("the other agent knows", async || is_current(&links, "n0")).await;
+    assert!(!pods.lab.udp(1, 0).await, "the pod that went crosses the cut");
+    assert!(!pods.lab.udp(2, 0).await, "an unknown address crosses the cut of a pod that went");
     links.set_members(vec![pods.member(0, "uid-0", 0), pods.member(1, "uid-new", 2)]).unwrap();
     assert!(!pods.lab.udp(2, 0).await);
     pods.start(1, "uid-new", 2, "t-n1 uid-new", LONG);

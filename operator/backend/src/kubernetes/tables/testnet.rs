@@ -598,15 +598,18 @@ impl TestnetState {
         let cut = |desired: &Desired| {
             let left = desired.deadline.checked_duration_since(now).filter(|left| !left.is_zero())?;
             let into = desired.request.rects.iter().filter(|rect| rect.to.iter().any(|to| to == node));
-            let from: BTreeSet<Ipv4Addr> = into
-                .flat_map(|rect| &rect.from)
-                .filter(|from| *from != node)
-                .filter_map(|from| self.nodes.get(from)?.address())
-                .collect();
-            // The kernel takes no shorter lease; a fault that lasts half a second too long does no harm.
-            (!from.is_empty()).then(|| Inbound {
+            let others: BTreeSet<&String> =
+                into.flat_map(|rect| &rect.from).filter(|from| *from != node).collect();
+            // Also without any address, while the pods of all of them are being replaced: strangers must stay out.
+            (!others.is_empty()).then(|| Inbound {
                 id: desired.instance,
-                from: from.into_iter().collect(),
+                from: others
+                    .into_iter()
+                    .filter_map(|from| self.nodes.get(from)?.address())
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
+                // The kernel takes no shorter lease; a fault that lasts half a second too long does no harm.
                 lease: left.max(Cut::MIN_LEASE),
             })
         };

@@ -205,6 +205,22 @@ fn a_replaced_pod_takes_the_cut_to_its_new_address() {
     assert_eq!((after.len(), before.intersection(&after).count()), (2, 1));
 }
 
+/// Packets of the pod that goes may still come, and the one that comes has no address yet.
+#[test]
+fn a_cut_goes_on_while_the_pod_that_is_cut_off_is_away() {
+    let now = Instant::now();
+    let (mut state, tables) = three(now);
+    state.set_cuts(vec![cut(&["b"], &["a", "c"])], now).unwrap();
+    let id = read(&tables[0]).cuts[0].id;
+    let gone = Member { uid: None, address: None, running: false, ..member("b", "", 0) };
+    state.set_members(vec![member("a", "ua", 1), gone, member("c", "uc", 3)], now);
+    for tables in [&tables[0], &tables[2]] {
+        let table = read(tables);
+        assert_eq!((table.cuts[0].id, table.cuts[0].from.len()), (id, 0));
+        assert_eq!(table.known, [at(1), at(3)], "nobody else may come near");
+    }
+}
+
 #[test]
 fn a_pod_that_is_gone_leaves_the_table() {
     let now = Instant::now();
