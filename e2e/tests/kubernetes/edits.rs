@@ -43,11 +43,7 @@ fn what_somebody_changes_by_hand_is_put_back() {
             && data() == genesis
             && !here.namespace.ok(&["get", "secret/net-validator", "--ignore-not-found"]).is_empty()
     });
-    for told in [
-        "Service net was changed by somebody",
-        "ConfigMap net was changed by somebody",
-        "Secret net-validator was gone",
-    ] {
+    for told in ["ConfigMap net was changed by somebody", "Secret net-validator was gone"] {
         here.until_told(told);
     }
     here.wait_for("testnet/net", "condition=Ready");
