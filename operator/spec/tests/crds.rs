@@ -98,11 +98,11 @@ fn a_testnet_without_faults_takes_no_experiment_that_has_some() {
 #[test]
 fn an_object_made_of_a_document_means_the_document() {
     let full = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: net}\nspec:\n  seed: 7\n  \
-                consensus: {bft: {blockTime: 1m30s, timeouts: {propose: 2s, prevote: 1s, precommit: 500ms}}}\n  nodes:\n    \
+                consensus: {bft: {blockTime: 1s500ms, timeouts: {propose: 2s, prevote: 1s, precommit: 500ms}}}\n  nodes:\n    \
                 - {name: v, role: validator, count: 4}\n    - {name: f, role: full}\n  topology: ring\n  \
                 load: {transfersPerSecond: 60, accounts: 9}\n  retention: {blocks: 500}\n  storage: 1Gi\n---\n\
                 apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {name: all}\nspec:\n  testnet: net\n  \
-                baseline: 3s\n  settle: 1500ms\n  faults:\n    - {name: a, at: 5s, for: 2s, partition: [[v-0, v-1], [v-2, v-3]], rest: 1}\n    \
+                baseline: 3s\n  settle: 1500ms\n  faults:\n    - {name: a, at: 5s, for: 30s, partition: [[v-0, v-1], [v-2, v-3]], rest: 1}\n    \
                 - {at: 9s, for: 2s, partition: [[v-0], [v-1]], rest: bridge}\n    \
                 - {at: 15s, for: 2s, cut: {from: [v], to: [f], oneWay: true}}\n  expect:\n    - {stall: {within: 5s, after: a}}\n    \
                 - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n";
