@@ -343,6 +343,17 @@ mod tests {
         assert!(matches!(judge(vec![few, seen("a", "c", 80, 100)]), Proof::Unproven(_)));
     }
 
+    /// 5 % of 73 ms are 3.65 ms.
+    #[test]
+    fn a_link_may_be_off_by_so_much_and_no_more() {
+        let book = book(Some(latency(73)));
+        let judge = |ms| book.judge_one((0, 1), &[], &seen("a", "b", ms, 100));
+        assert_eq!([70, 73, 76].map(judge), [Proof::Proven, Proof::Proven, Proof::Proven]);
+        for ms in [7, 69, 77] {
+            assert!(matches!(judge(ms), Proof::Unproven(_)), "{ms} ms where 73 were asked");
+        }
+    }
+
     #[test]
     fn a_healed_fault_is_over_when_its_links_are_at_their_base() {
         let book = book(Some(latency(10)));

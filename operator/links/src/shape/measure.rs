@@ -24,15 +24,12 @@ use super::{
     state::{LinkEntry, Share},
     timed::{LENGTH, TimedProbe},
 };
-use crate::model::Proof;
 
 /// Probes of one link whose median is its latency.
 const WINDOW: usize = 33;
 /// Probes of one link that are remembered: those of which a share is lost, and before them those under way, 250 at
 /// the longest latency.
 const FLIGHTS: usize = 500;
-/// Fewer say nothing.
-pub const MIN_SAMPLES: usize = 25;
 /// The shortest time between two probes of one link.
 const ROUND: Duration = Duration::from_millis(40);
 /// Probes sent in a second over all links.
@@ -63,30 +60,6 @@ pub struct LinkMeasure {
     pub latency_us: Option<i64>,
     /// How many that is the median of.
     pub samples: usize,
-}
-
-impl LinkMeasure {
-    /// Whether the link is what was asked for: `latency` from the spec itself, not from the agent's table.
-    pub fn judge(&self, latency: Duration, tolerance: Duration) -> Proof {
-        let Some(measured) = self.latency_us.filter(|_| self.samples >= MIN_SAMPLES) else {
-            return Proof::Unproven(format!(
-                "{} of {} probes came from {} to {}: {MIN_SAMPLES} say how long they take",
-                self.received, self.sent, self.from, self.to
-            ));
-        };
-        let asked = latency.as_micros() as i64;
-        if measured.abs_diff(asked) <= tolerance.as_micros() as u64 {
-            return Proof::Proven;
-        }
-        let ms = |micros: i64| micros as f64 / 1_000.0;
-        Proof::Violated(format!(
-            "packets from {} to {} take {:.2} ms, not {:.2} ms",
-            self.from,
-            self.to,
-            ms(measured),
-            ms(asked)
-        ))
-    }
 }
 
 #[derive(Debug)]
@@ -323,29 +296,6 @@ fn receive_one(socket: &UdpSocket) -> Option<(TimedProbe, Ipv4Addr, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn measure(latency_us: i64, samples: usize) -> LinkMeasure {
-        LinkMeasure {
-            from: Ipv4Addr::new(10, 0, 0, 1),
-            to: Ipv4Addr::new(10, 0, 0, 2),
-            number: 1,
-            sent: 30,
-            received: 30,
-            latency_us: Some(latency_us),
-            samples,
-        }
-    }
-
-    #[test]
-    fn a_link_is_judged_by_what_was_asked_for() {
-        let judge = |micros, samples| {
-            measure(micros, samples).judge(Duration::from_millis(73), Duration::from_micros(3_650))
-        };
-        assert_eq!(judge(73_200, 33), Proof::Proven);
-        assert!(matches!(judge(7_100, 33), Proof::Violated(_)));
-        assert!(matches!(judge(77_000, 33), Proof::Violated(_)));
-        assert!(matches!(judge(73_200, MIN_SAMPLES - 1), Proof::Unproven(_)));
-    }
 
     #[test]
     fn a_change_of_the_link_forgets_what_was_known() {

@@ -21,7 +21,7 @@ pub mod timed;
 mod worker;
 
 pub use link::{Arrival, Counters, Dropped, Fate, Link};
-pub use measure::{LinkMeasure, MIN_SAMPLES, Measurer};
+pub use measure::{LinkMeasure, Measurer};
 pub use queue::QueueError;
 pub use random::{Purpose, Stream};
 pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport, Shaper};
