@@ -83,6 +83,7 @@ run_apiserver() {
         --kubelet-client-certificate="$pki/admin.crt" --kubelet-client-key="$pki/admin.key" \
         --kubelet-certificate-authority="$pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
         --authorization-mode=RBAC --service-cluster-ip-range="$SERVICES" --allow-privileged=true \
+        --audit-policy-file="$STATE/audit.yaml" --audit-log-path="$STATE/log/audit.log" \
         --profiling=false --enable-priority-and-fairness=false
 }
 

@@ -167,6 +167,28 @@ impl Cluster {
         demand(&format!("kubectl apply of\n{yaml}"), &ended)
     }
 
+    /// `helm install` or `upgrade` of the chart, not started yet; it waits until that is done. Values are each `name=value`;
+    /// what was set before and is not set again is as in the beginning.
+    pub fn helm_chart(&self, verb: &str, namespace: &str, values: &[&str]) -> Command {
+        let (registry, image) = self.images.netsplit.rsplit_once('/').expect("registry/name:tag");
+        let (_, tag) = image.rsplit_once(':').expect("name:tag");
+        let ours = [
+            format!("image.registry={registry}"),
+            format!("image.tag={tag}"),
+            format!("image.pullPolicy={}", self.images.pull_policy),
+        ];
+        let all = ours.iter().map(String::as_str).chain(values.iter().copied());
+        let mut helm = self.helm(&[verb, "netsplit", "--namespace", namespace, "--wait", "--timeout=180s"]);
+        helm.args(all.flat_map(|value| ["--set", value]));
+        helm.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/netsplit"));
+        helm
+    }
+
+    /// What service accounts ask of the API server of our own cluster, a line of JSON each.
+    pub fn audit_log(&self) -> PathBuf {
+        self.kubeconfig.with_file_name("log").join("audit.log")
+    }
+
     /// A namespace that nobody else uses. It goes, with all in it, when this is dropped.
     pub fn namespace(&self, purpose: &str) -> Namespace<'_> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);

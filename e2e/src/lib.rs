@@ -7,6 +7,7 @@ mod busy;
 mod cluster;
 mod lab;
 mod outcome;
+mod pod;
 mod process;
 mod spec;
 mod wait;
@@ -18,6 +19,7 @@ pub use outcome::{
     Expectation, FaultOutcome, Link, LoadStatus, MeasuredLink, NodeOutcome, NodeStatus, Outcome, Status,
     Verdict,
 };
+pub use pod::process_of_pod;
 pub use process::{Kind, Process, kill, of_state_dir as processes_of};
 pub use spec::{Experiment, Testnet};
 pub use wait::{until, until_some};

@@ -6,7 +6,7 @@ use netsplit_e2e::Cluster;
 
 use crate::alone;
 
-pub fn path() -> PathBuf {
+fn path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../charts/netsplit")
 }
 

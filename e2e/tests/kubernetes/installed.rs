@@ -8,9 +8,9 @@ use std::{
     time::Duration,
 };
 
-use netsplit_e2e::{Cluster, Namespace, until, until_some};
+use netsplit_e2e::{Cluster, Namespace, process_of_pod, until, until_some};
 
-use crate::{alone, chart};
+use crate::alone;
 
 pub const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
 pub const SPLIT_BRAIN: &str = include_str!("../../../examples/split-brain.yaml");
@@ -44,18 +44,7 @@ impl Installed<'_> {
 
     /// Installs or upgrades, and waits until that is done. What was set before and is not set again is as in the beginning.
     pub fn helm(&self, verb: &str, values: &[&str]) {
-        let images = self.cluster.images();
-        let (registry, image) = images.netsplit.rsplit_once('/').expect("registry/name:tag");
-        let (_, tag) = image.rsplit_once(':').expect("name:tag");
-        let ours = [
-            format!("image.registry={registry}"),
-            format!("image.tag={tag}"),
-            format!("image.pullPolicy={}", images.pull_policy),
-        ];
-        let all = ours.iter().map(String::as_str).chain(values.iter().copied());
-        let mut helm = self.cluster.helm(&[verb, "netsplit", "--namespace", &self.namespace.name, "--wait"]);
-        helm.arg("--timeout=180s").args(all.flat_map(|value| ["--set", value])).arg(chart::path());
-        self.cluster.ok(helm);
+        self.cluster.ok(self.cluster.helm_chart(verb, &self.namespace.name, values));
     }
 
     pub fn get(&self, object: &str, path: &str) -> String {
@@ -145,16 +134,8 @@ impl Installed<'_> {
 
     /// The id of a process of a pod: containers of the test cluster are processes of this machine.
     pub fn process(&self, pod: &str, program: &str) -> u32 {
-        let group = format!("pod{}", self.get(&format!("pod/{pod}"), ".metadata.uid"));
-        until_some(&format!("{program} of {pod} runs"), PATIENCE, || {
-            std::fs::read_dir("/proc").expect("Linux").filter_map(Result::ok).find_map(|entry| {
-                let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-                let command = std::fs::read_to_string(entry.path().join("cmdline")).ok()?;
-                let (of, _) = command.split_once('\0')?;
-                let groups = std::fs::read_to_string(entry.path().join("cgroup")).ok()?;
-                (of.rsplit('/').next() == Some(program) && groups.contains(&group)).then_some(pid)
-            })
-        })
+        let uid = self.get(&format!("pod/{pod}"), ".metadata.uid");
+        until_some(&format!("{program} of {pod} runs"), PATIENCE, || process_of_pod(&uid, program))
     }
 
     fn dump(&self, what: &[&str]) {
