@@ -24,7 +24,7 @@ use crate::{
     frame::{self, Frame},
     model::{Cut, CutEvidence, PeerPorts},
     probe::{ProbeError, Prober},
-    shape::{LinkTable, ShapeError, ShapeOptions},
+    shape::{LinkUpdate, ShapeError, ShapeOptions},
     track::random,
     tracker::Tracker,
 };
@@ -40,9 +40,9 @@ pub enum Request {
     SetCuts {
         cuts: Vec<Cut>,
     },
-    /// The whole desired state of shaped links.
+    /// The desired state of shaped links.
     SetLinks {
-        table: LinkTable,
+        update: LinkUpdate,
     },
     /// Keeps the faulted links for so long from now on.
     RenewLinks {
@@ -102,7 +102,7 @@ pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
     loop {
         let wakes = [agent.prober.wake_after(), agent.emulator.wake_after(), Some(INSPECTION)];
         let wait = wakes.into_iter().flatten().min().unwrap_or(INSPECTION);
-        let asked = agent.wait(control, wait).map_err(AgentError::Socket)?;
+        let asked = Agent::wait(control, wait).map_err(AgentError::Socket)?;
         agent.prober.receive();
         agent.emulator.receive();
         // Before any request: one that waited while this process was stopped must not renew what has ended in between.
@@ -134,11 +134,10 @@ struct Agent {
 }
 
 impl Agent {
-    /// Waits for a request, a probe or the time; `true` when there is a request.
-    fn wait(&self, control: &OwnedFd, wait: Duration) -> io::Result<bool> {
-        let mut fds = vec![PollFd::new(control.as_fd(), PollFlags::POLLIN)];
-        let sockets = self.prober.sockets().chain(self.emulator.sockets());
-        fds.extend(sockets.map(|socket| PollFd::new(socket, PollFlags::POLLIN)));
+    /// Waits for a request or the time; `true` when there is a request. Probes are not waited for: they are counted, or have
+    /// the kernel's word on when they came, so that they can be taken in together.
+    fn wait(control: &OwnedFd, wait: Duration) -> io::Result<bool> {
+        let mut fds = [PollFd::new(control.as_fd(), PollFlags::POLLIN)];
         let timeout = PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(_) => Ok(fds[0].any().unwrap_or(true)),
@@ -152,7 +151,7 @@ impl Agent {
         let done = match request {
             Request::AddNodes { addresses } => self.add_nodes(&addresses, frame.fds),
             Request::SetCuts { cuts } => self.set_cuts(&cuts),
-            Request::SetLinks { table } => self.emulator.set(table).map_err(|error| chain(&error)),
+            Request::SetLinks { update } => self.emulator.update(update).map_err(|error| chain(&error)),
             Request::RenewLinks { lease } => self.emulator.renew(lease).map_err(|error| chain(&error)),
             Request::Evidence => {
                 self.inspect();

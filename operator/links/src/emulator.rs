@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     net::Ipv4Addr,
-    os::fd::{BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{Cut, Rect},
     shape::{
-        Counters, LinkEntry, LinkMeasure, LinkTable, Measurer, ShapeError, ShapeOptions, ShapeReport, Shaper,
+        Counters, LinkEntry, LinkMeasure, LinkTable, LinkUpdate, Measurer, ShapeError, ShapeOptions,
+        ShapeReport, Shaper,
     },
 };
 
@@ -62,6 +63,11 @@ impl Emulator {
 
     pub fn add_node(&mut self, address: Ipv4Addr, namespace: OwnedFd) -> io::Result<()> {
         self.measurer.add_node(address, Some(namespace))
+    }
+
+    /// As [`set`](Self::set), of what is told of a new state.
+    pub fn update(&mut self, update: LinkUpdate) -> Result<(), ShapeError> {
+        self.set(update.onto(Some(&self.table)))
     }
 
     /// Makes exactly these links shaped, the faulted ones until their lease ends.
@@ -144,10 +150,6 @@ impl Emulator {
 
     fn measure(&mut self) {
         self.measurer.set(self.table.seed, &effective(&self.table));
-    }
-
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.measurer.sockets()
     }
 
     /// When [`Self::send_due`] has something to do again; `None` when no link is shaped.

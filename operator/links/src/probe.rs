@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     net::{Ipv4Addr, SocketAddr, SocketAddrV4},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -119,11 +119,6 @@ impl Prober {
 
     pub fn knows(&self, address: Ipv4Addr) -> bool {
         self.nodes.contains_key(&address)
-    }
-
-    /// Every socket that probes arrive at.
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.nodes.values().flat_map(|sockets| [sockets.probe.as_fd(), sockets.control.as_fd()])
     }
 
     /// When [`Self::send_due`] has something to do again; `None` when nothing is watched.

@@ -17,7 +17,7 @@ use netsplit_links::{
     agent::{Request, Response},
     emulator::LinksEvidence,
     frame::{self, Assembly},
-    shape::LinkTable,
+    shape::{LinkTable, LinkUpdate},
 };
 use tokio::{
     process::{Child, Command},
@@ -45,7 +45,7 @@ const ATTEMPTS: u32 = 3;
 enum Order {
     AddNodes(Vec<(Ipv4Addr, OwnedFd)>),
     SetCuts(Vec<Cut>),
-    SetLinks(LinkTable),
+    SetLinks(LinkUpdate),
     Renew,
     Evidence,
     Links,
@@ -85,8 +85,8 @@ impl Agents {
         self.ask(Order::SetCuts(cuts)).await.map(drop)
     }
 
-    pub(super) async fn set_links(&self, table: LinkTable) -> Result<(), String> {
-        self.ask(Order::SetLinks(table)).await.map(drop)
+    pub(super) async fn set_links(&self, update: LinkUpdate) -> Result<(), String> {
+        self.ask(Order::SetLinks(update)).await.map(drop)
     }
 
     pub(super) async fn links(&self) -> Result<LinksEvidence, String> {
@@ -241,7 +241,8 @@ impl Supervisor {
         }
         if let Some(DesiredLinks { table, deadline }) = &self.links {
             let lease = deadline.saturating_duration_since(now);
-            done(agent.call(&Request::SetLinks { table: LinkTable { lease, ..table.clone() } }, &[]).await?)?;
+            let update = LinkUpdate::from(LinkTable { lease, ..table.clone() });
+            done(agent.call(&Request::SetLinks { update }, &[]).await?)?;
         }
         Ok(agent)
     }
@@ -305,14 +306,15 @@ impl Supervisor {
                 let cuts = cuts.clone();
                 self.set(agent, cuts).await
             }
-            Order::SetLinks(table) => {
-                let table = table.clone();
+            Order::SetLinks(update) => {
                 // As for the cuts: before the agent's own clock starts.
-                let deadline = Instant::now() + table.lease;
-                let request = Request::SetLinks { table: table.clone() };
+                let deadline = Instant::now() + update.lease;
+                // What stays of the base, this agent has been told: by an earlier order, or when it was started.
+                let request = Request::SetLinks { update: update.clone() };
                 let response = agent.call(&request, &[]).await.map_err(Broken::Agent)?;
                 done(response).map_err(Broken::Refused)?;
-                self.links = Some(DesiredLinks { table, deadline });
+                let before = self.links.take().map(|links| links.table);
+                self.links = Some(DesiredLinks { table: update.clone().onto(before.as_ref()), deadline });
                 Ok(Answer::Done)
             }
             Order::Renew => {

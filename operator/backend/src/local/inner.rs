@@ -157,8 +157,8 @@ impl Inner {
             Request::SetCuts { cuts } => {
                 self.agents.set_cuts(cuts).await.map(|()| Response::Done).map_err(Failure::Failed)?
             }
-            Request::SetLinks { table } => {
-                self.agents.set_links(table).await.map(|()| Response::Done).map_err(Failure::Failed)?
+            Request::SetLinks { update } => {
+                self.agents.set_links(update).await.map(|()| Response::Done).map_err(Failure::Failed)?
             }
             Request::Links => self.agents.links().await.map(Response::Links).map_err(Failure::Failed)?,
             Request::Renew => self.agents.renew().await.map(|()| Response::Done).map_err(Failure::Failed)?,

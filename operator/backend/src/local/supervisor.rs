@@ -13,7 +13,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use netsplit_links::frame::{self, Assembly};
+use netsplit_links::{
+    frame::{self, Assembly},
+    shape::{LinkEntry, LinkUpdate},
+};
 use tokio::{
     net::TcpStream,
     sync::{oneshot, watch},
@@ -72,6 +75,8 @@ pub struct LocalBackend {
     /// The nodes' addresses answer from this machine, or why not.
     uplink: Result<(), String>,
     places: Mutex<Names>,
+    /// The shaped links without faults, as they were told last.
+    told_base: tokio::sync::Mutex<Option<Vec<LinkEntry>>>,
 }
 
 impl LocalBackend {
@@ -120,6 +125,7 @@ impl LocalBackend {
             network: *uplink.as_ref().unwrap_or(&Network::PRIVATE),
             uplink: uplink.map(drop),
             places: Mutex::default(),
+            told_base: tokio::sync::Mutex::default(),
         })
     }
 
@@ -375,8 +381,18 @@ impl Backend for LocalBackend {
     }
 
     async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
+        // Held until it is done: of two calls the later one is told last.
+        let mut told = self.told_base.lock().await;
         let table = locked(&self.places).link_table(&links)?;
-        self.done(Request::SetLinks { table }).await
+        let base = Some(table.base.clone());
+        let mut update = LinkUpdate::from(table);
+        // Unknown again until it is done.
+        if told.take() == base {
+            update.base = None;
+        }
+        self.done(Request::SetLinks { update }).await?;
+        *told = base;
+        Ok(())
     }
 
     async fn links(&self) -> Result<LinksEvidence, BackendError> {

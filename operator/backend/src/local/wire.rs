@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use netsplit_links::{Cut, CutEvidence, emulator::LinksEvidence, shape::LinkTable};
+use netsplit_links::{Cut, CutEvidence, emulator::LinksEvidence, shape::LinkUpdate};
 use serde::{Deserialize, Serialize};
 
 use super::{doctor::Check, network::Network};
@@ -57,7 +57,7 @@ pub(super) enum Request {
         cuts: Vec<Cut>,
     },
     SetLinks {
-        table: LinkTable,
+        update: LinkUpdate,
     },
     Renew,
     Evidence,

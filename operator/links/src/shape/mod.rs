@@ -25,4 +25,4 @@ pub use measure::{LinkMeasure, Measurer};
 pub use queue::QueueError;
 pub use random::{Purpose, Stream};
 pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport, Shaper};
-pub use state::{LinkEntry, LinkState, LinkTable, Share};
+pub use state::{LinkEntry, LinkState, LinkTable, LinkUpdate, Share};

@@ -74,6 +74,32 @@ pub struct LinkEntry {
     pub state: LinkState,
 }
 
+/// A new desired state, as it is told: of a hundred nodes the base has 9,900 links, so one that stays is not told again.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkUpdate {
+    pub seed: u64,
+    /// As before when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Vec<LinkEntry>>,
+    pub faulted: Vec<LinkEntry>,
+    pub lease: Duration,
+}
+
+impl LinkUpdate {
+    /// The table that it makes of the one in force.
+    pub fn onto(self, before: Option<&LinkTable>) -> LinkTable {
+        let kept = || before.map(|table| table.base.clone()).unwrap_or_default();
+        let Self { seed, base, faulted, lease } = self;
+        LinkTable { seed, base: base.unwrap_or_else(kept), faulted, lease }
+    }
+}
+
+impl From<LinkTable> for LinkUpdate {
+    fn from(LinkTable { seed, base, faulted, lease }: LinkTable) -> Self {
+        Self { seed, base: Some(base), faulted, lease }
+    }
+}
+
 /// The whole desired state.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkTable {
