@@ -2,12 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
-use netsplit_backend::local::{LocalBackend, LocalConfig};
-use netsplit_backend::{Backend, CutRect, CutRequest, NodeArtifacts};
+use anyhow::{Result, ensure};
+use netsplit_backend::{Backend as _, CutRect, CutRequest, Proof};
+
+use crate::{report::ms, sleepers::Sleepers};
 
 /// Applied, renewed and healed so often; the medians count.
 const ROUNDS: usize = 21;
+/// The longest that a proof is waited for.
+const PATIENCE: Duration = Duration::from_mins(1);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// In milliseconds.
 #[derive(Debug, Default)]
@@ -15,25 +19,16 @@ pub struct CutTimes {
     pub set_up: f64,
     pub apply: Vec<f64>,
     pub heal: Vec<f64>,
+    /// From the request to the proof of every crossing link.
+    pub proven: f64,
 }
 
-/// Nodes that only sleep, so that nothing but the links is measured.
 pub async fn half_half(nodes: usize) -> Result<CutTimes> {
-    let folder = tempfile::tempdir()?;
-    let names: Vec<String> = (0..nodes).map(|index| format!("n{index}")).collect();
-    let artifacts = names
-        .iter()
-        .map(|name| NodeArtifacts {
-            node: name.clone(),
-            files: Vec::new(),
-            command: vec!["sleep".to_owned(), "600".to_owned()],
-        })
-        .collect();
     let started = Instant::now();
-    let backend = LocalBackend::launch(LocalConfig::new(folder.path().into())?).await?;
-    backend.start(artifacts).await?;
+    let sleepers = Sleepers::start(nodes).await?;
     let mut times = CutTimes { set_up: ms(started), ..CutTimes::default() };
-    let (left, right) = names.split_at(nodes / 2);
+    let backend = &sleepers.backend;
+    let (left, right) = sleepers.names.split_at(nodes / 2);
     let rect = |from: &[String], to: &[String]| CutRect { from: from.to_vec(), to: to.to_vec() };
     let cut = CutRequest {
         id: "half".to_owned(),
@@ -48,10 +43,17 @@ pub async fn half_half(nodes: usize) -> Result<CutTimes> {
         backend.set_cuts(Vec::new()).await?;
         times.heal.push(ms(started));
     }
+    let started = Instant::now();
+    backend.set_cuts(vec![CutRequest { id: "proven".to_owned(), lease: PATIENCE, ..cut }]).await?;
+    loop {
+        let evidence = backend.evidence().await?;
+        if evidence.iter().any(|cut| cut.id == "proven" && cut.proof == Proof::Proven) {
+            break;
+        }
+        ensure!(started.elapsed() < PATIENCE, "the cut was not proven");
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    times.proven = ms(started);
     backend.stop().await?;
     Ok(times)
-}
-
-fn ms(since: Instant) -> f64 {
-    since.elapsed().as_secs_f64() * 1000.0
 }

@@ -165,7 +165,7 @@ impl Drop for Testnet<'_> {
     }
 }
 
-fn unix_ms() -> u64 {
+pub fn unix_ms() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
@@ -182,7 +182,8 @@ fn pss_mib(pid: u32) -> Result<f64> {
     Ok(kib / 1024.0)
 }
 
-fn processor_seconds(pid: u32) -> Result<f64> {
+/// Used by all threads of a process so far.
+pub fn processor_seconds(pid: u32) -> Result<f64> {
     /// Of `/proc/PID/stat`, fixed by the kernel's interface (`USER_HZ`).
     const TICKS_A_SECOND: f64 = 100.0;
     let file = format!("/proc/{pid}/stat");

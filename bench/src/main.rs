@@ -5,9 +5,13 @@
 
 mod cometbft;
 mod cut;
+mod inside;
+mod kubernetes;
 mod lab;
+mod links;
 mod measures;
 mod report;
+mod sleepers;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,7 +20,7 @@ use anyhow::{Context as _, Result};
 use clap::Parser;
 use netsplit_backend::local::{AGENT_COMMAND, INNER_COMMAND, run_agent, run_inner};
 
-/// Measure this machine: start-up, transfers, latency, memory, cuts, heals.
+/// Measure this machine: start-up, transfers, latency, memory, cuts, heals, links, Kubernetes.
 #[derive(Debug, Parser)]
 #[command(name = "netsplit-bench", version)]
 struct Cli {
@@ -35,7 +39,7 @@ struct Cli {
     /// Leave the baseline out
     #[arg(long)]
     no_baseline: bool,
-    /// Only these rows: up, throughput, latency, cut, heal
+    /// Only these rows: up, throughput, latency, cut, heal, links, kubernetes
     #[arg(long, value_delimiter = ',', value_name = "ROWS")]
     only: Vec<measures::Part>,
 }

@@ -8,7 +8,9 @@ use clap::ValueEnum;
 
 use crate::cometbft::{self, Baseline};
 use crate::cut;
+use crate::kubernetes;
 use crate::lab::{Lab, Testnet};
+use crate::links;
 use crate::report::{Goal, Row};
 
 /// Offered when the most that the validators can commit is asked for; above what is to be reached.
@@ -25,6 +27,8 @@ pub enum Part {
     Latency,
     Cut,
     Heal,
+    Links,
+    Kubernetes,
 }
 
 /// How much is measured.
@@ -34,15 +38,31 @@ pub struct Plan {
     loads: usize,
     load_seconds: u64,
     heals: usize,
+    links: links::Plan,
+    kubernetes: kubernetes::Plan,
 }
 
 impl Plan {
     pub fn full() -> Self {
-        Self { ups: 5, loads: 5, load_seconds: 15, heals: 20 }
+        Self {
+            ups: 5,
+            loads: 5,
+            load_seconds: 15,
+            heals: 20,
+            links: links::Plan::FULL,
+            kubernetes: kubernetes::Plan::FULL,
+        }
     }
 
     pub fn quick() -> Self {
-        Self { ups: 3, loads: 3, load_seconds: 8, heals: 3 }
+        Self {
+            ups: 3,
+            loads: 3,
+            load_seconds: 8,
+            heals: 3,
+            links: links::Plan::QUICK,
+            kubernetes: kubernetes::Plan::QUICK,
+        }
     }
 }
 
@@ -67,6 +87,12 @@ pub async fn all(lab: &Lab, plan: &Plan, only: &[Part], script: Option<&Path>) -
     }
     if wanted(Part::Heal) {
         rows.push(heal(lab, plan).await);
+    }
+    if wanted(Part::Links) {
+        rows.extend(links::rows(&plan.links).await);
+    }
+    if wanted(Part::Kubernetes) {
+        rows.extend(kubernetes::rows(&plan.kubernetes).await);
     }
     rows
 }
@@ -172,14 +198,16 @@ async fn cuts() -> Vec<Row> {
     let set_up = Row::new(&name("set-up"), "ms", Goal::AtMost, 1000.0);
     let apply = Row::new(&name("apply"), "ms", Goal::AtMost, 20.0);
     let heal = Row::new(&name("heal"), "ms", Goal::AtMost, 20.0);
-    progress(&name("set-up, apply, heal"));
+    let proven = Row::new(&name("proven on every crossing link"), "ms", Goal::AtMost, 1000.0);
+    progress(&name("set-up, apply, heal, proof"));
     match cut::half_half(NAMESPACES).await {
         Ok(times) => vec![
             set_up.median_of(vec![times.set_up]),
             apply.median_of(times.apply),
             heal.median_of(times.heal),
+            proven.median_of(vec![times.proven]),
         ],
-        Err(error) => [set_up, apply, heal].map(|row| row.failed(&error)).into(),
+        Err(error) => [set_up, apply, heal, proven].map(|row| row.failed(&error)).into(),
     }
 }
 
@@ -203,6 +231,6 @@ async fn heals(lab: &Lab, count: usize) -> Result<Vec<f64>> {
 }
 
 /// What is measured now, for the person who waits; the figures go to the standard output.
-fn progress(what: &str) {
+pub fn progress(what: &str) {
     eprintln!("measuring: {what}");
 }

@@ -1,6 +1,6 @@
 //! Rows and how they are shown.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, time::Instant};
 
 use serde::Serialize;
 
@@ -87,6 +87,11 @@ pub fn quantile(samples: &[f64], share: f64) -> Option<f64> {
     let last = sorted.len().checked_sub(1)?;
     let index = (share * sorted.len() as f64).ceil() as usize;
     sorted.get(index.saturating_sub(1).min(last)).copied()
+}
+
+/// Since then, in milliseconds.
+pub fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1000.0
 }
 
 /// Of one minute; 0 where the system does not tell.
