@@ -179,7 +179,7 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct SplitArgs {
-    /// Two or more groups: comma-separated names of nodes or groups
+    /// Two or more sides: comma-separated nodes, groups, role:R, region:R or GROUP/random:N
     #[arg(required = true, num_args = 2.., value_name = "GROUP")]
     pub groups: Vec<String>,
     #[command(flatten)]
@@ -191,9 +191,9 @@ pub struct SplitArgs {
 
 #[derive(Debug, Args)]
 pub struct CutArgs {
-    /// Comma-separated names of nodes or groups
+    /// Comma-separated nodes, groups, role:R, region:R or GROUP/random:N
     pub from: String,
-    /// Comma-separated names of nodes or groups
+    /// Comma-separated nodes, groups, role:R, region:R or GROUP/random:N
     pub to: String,
     /// Cut only what FROM sends to TO
     #[arg(long)]
@@ -207,9 +207,9 @@ pub struct CutArgs {
 
 #[derive(Debug, Args)]
 pub struct LinkArgs {
-    /// Comma-separated names of nodes or groups
+    /// Comma-separated nodes, groups, role:R, region:R or GROUP/random:N
     pub from: String,
-    /// Comma-separated names of nodes or groups
+    /// Comma-separated nodes, groups, role:R, region:R or GROUP/random:N
     pub to: String,
     #[command(flatten)]
     pub quality: QualityArgs,

@@ -2,21 +2,22 @@
 
 use netsplit_plan::TestnetPlan;
 use netsplit_proto::control::Selector;
-use netsplit_spec::Links;
+use netsplit_spec::{Links, Testnet};
 
-use crate::{nearest, session::faults::Shape};
+use crate::session::faults::Shape;
 
-/// Names become nodes, in a fixed order: the same nodes always make the same shape. The error is a sentence.
-pub fn shape(plan: &TestnetPlan, selector: &Selector) -> Result<Shape, String> {
+/// Selectors become nodes, in a fixed order: the same nodes always make the same shape. The error is a sentence.
+pub fn shape(testnet: &Testnet, selector: &Selector) -> Result<Shape, String> {
     if let (Some(from), Some(to)) = (&selector.from, &selector.to) {
-        let (from, to) = (resolve(plan, &from.nodes)?, resolve(plan, &to.nodes)?);
+        let mut ends = netsplit_spec::select(testnet, &[from.nodes.clone(), to.nodes.clone()])?.into_iter();
+        let (from, to) = (ends.next().unwrap_or_default(), ends.next().unwrap_or_default());
         if from == to && from.len() == 1 {
             return Err(format!("{} has no link to itself", from.concat()));
         }
         return Ok(Shape::Cut { from, to, one_way: selector.one_way });
     }
-    let sides = selector.partition.iter().map(|side| resolve(plan, &side.nodes));
-    let mut sides = sides.collect::<Result<Vec<_>, _>>()?;
+    let lists: Vec<Vec<String>> = selector.partition.iter().map(|side| side.nodes.clone()).collect();
+    let mut sides = netsplit_spec::select(testnet, &lists)?;
     if sides.len() < 2 {
         return Err("a partition needs at least two sides".to_owned());
     }
@@ -59,36 +60,18 @@ pub fn names_every_node(plan: &TestnetPlan, shape: &Shape) -> Result<(), String>
     ))
 }
 
-fn resolve(plan: &TestnetPlan, names: &[String]) -> Result<Vec<String>, String> {
-    let mut found = Vec::new();
-    for name in names {
-        let meant = plan.nodes.iter().filter(|node| node.name == *name || node.group == *name);
-        let before = found.len();
-        found.extend(meant.map(|node| node.name.clone()));
-        if found.len() == before {
-            let valid: Vec<String> = plan.nodes.iter().map(|node| node.name.clone()).collect();
-            return Err(format!("no node or group is called `{name}`{}", nearest::hint(name, &valid)));
-        }
-    }
-    if found.is_empty() {
-        return Err("a side of a fault needs at least one node".to_owned());
-    }
-    found.sort();
-    found.dedup();
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
+    use netsplit_plan::plan_testnet;
     use netsplit_proto::control::selector::Side;
     use netsplit_spec::Document;
 
     use super::*;
 
-    fn plan() -> TestnetPlan {
+    fn testnet() -> Testnet {
         let text = include_str!("../../../examples/quickstart.yaml");
         match netsplit_spec::parse(text, "quickstart.yaml").unwrap().remove(0) {
-            Document::Testnet(testnet) => netsplit_plan::plan_testnet(&testnet),
+            Document::Testnet(testnet) => testnet,
             Document::Experiment(_) => panic!("quickstart.yaml starts with its testnet"),
         }
     }
@@ -100,24 +83,38 @@ mod tests {
 
     #[test]
     fn groups_and_nodes_become_the_same_shape_in_any_order() {
-        let one = shape(&plan(), &partition(&[&["validator"], &["full-1", "full-0"]])).unwrap();
+        let one = shape(&testnet(), &partition(&[&["validator"], &["full-1", "full-0"]])).unwrap();
         let all = ["validator-3", "validator-1", "validator-0", "validator-2"];
-        let other = shape(&plan(), &partition(&[&["full"], &all])).unwrap();
+        let other = shape(&testnet(), &partition(&[&["full"], &all])).unwrap();
         assert_eq!(one, other);
-        names_every_node(&plan(), &one).unwrap();
+        names_every_node(&plan_testnet(&testnet()), &one).unwrap();
     }
 
     #[test]
     fn a_wrong_name_a_node_on_two_sides_and_a_forgotten_node_are_told() {
-        let typo = shape(&plan(), &partition(&[&["validatr-0"], &["full"]])).unwrap_err();
-        assert_eq!(typo, "no node or group is called `validatr-0`, did you mean `validator-0`?");
-        let twice = shape(&plan(), &partition(&[&["validator"], &["validator-1", "full"]])).unwrap_err();
+        let typo = shape(&testnet(), &partition(&[&["validatr-0"], &["full"]])).unwrap_err();
+        assert_eq!(typo, "unknown node or group `validatr-0`, did you mean `validator-0`?");
+        let twice = shape(&testnet(), &partition(&[&["validator"], &["validator-1", "full"]])).unwrap_err();
         assert_eq!(twice, "validator-1 stands on two sides");
-        let some = shape(&plan(), &partition(&[&["validator-0"], &["validator-1"]])).unwrap();
+        let some = shape(&testnet(), &partition(&[&["validator-0"], &["validator-1"]])).unwrap();
         assert!(
-            names_every_node(&plan(), &some)
+            names_every_node(&plan_testnet(&testnet()), &some)
                 .unwrap_err()
                 .contains("validator-2, validator-3, full-0, full-1")
         );
+    }
+
+    /// `heal` is given the words again, as sides whatever made the fault.
+    #[test]
+    fn a_random_pick_is_the_same_for_the_same_words() {
+        let words = [["validator/random:1"], ["role:full"]];
+        let side = |names: &[&str; 1]| Side { nodes: names.map(str::to_owned).to_vec() };
+        let cut = Selector { from: Some(side(&words[0])), to: Some(side(&words[1])), ..Selector::default() };
+        let made = shape(&testnet(), &cut).unwrap();
+        let Shape::Cut { from, to, .. } = &made else { panic!("{made:?}") };
+        assert!(from.len() == 1 && from[0].starts_with("validator-"), "{made:?}");
+        assert_eq!(to, &["full-0", "full-1"]);
+        let healed = shape(&testnet(), &partition(&[&words[0], &words[1]])).unwrap();
+        assert_eq!(healed.sides(), made.sides());
     }
 }

@@ -16,7 +16,8 @@ use netsplit_plan::{TestnetPlan, plan_testnet};
 use netsplit_spec::{Consensus, Load, NodeGroup, Role, Testnet, Timeouts, Topology};
 
 fn testnet(validators: u32, full: u32, topology: Topology) -> Testnet {
-    let group = |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count };
+    let group =
+        |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count, regions: Vec::new() };
     Testnet {
         name: "golden".to_owned(),
         seed: Some(7),

@@ -24,7 +24,12 @@ fn plan(accounts: u32) -> TestnetPlan {
         seed: Some(1),
         chain: netsplit_spec::Chain::Netsplit,
         consensus: Consensus::Bft { block_time: Duration::from_millis(500), timeouts: Timeouts::default() },
-        nodes: vec![NodeGroup { name: "validator".to_owned(), role: Role::Validator, count: 4 }],
+        nodes: vec![NodeGroup {
+            name: "validator".to_owned(),
+            role: Role::Validator,
+            count: 4,
+            regions: Vec::new(),
+        }],
         topology: Topology::Mesh,
         links: None,
         load: Some(Load { transfers_per_second: 100, accounts }),

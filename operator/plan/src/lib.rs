@@ -9,5 +9,5 @@ mod testnet;
 
 pub use fault::{CutRect, FaultPlan, compile};
 pub use links::{LinkFault, LinkRow, base_links, faulted_links};
-pub use netsplit_spec::NodeIndex;
-pub use testnet::{PlannedNode, TestnetPlan, plan_testnet, seed_of};
+pub use netsplit_spec::{NodeIndex, seed_of};
+pub use testnet::{PlannedNode, TestnetPlan, plan_testnet};

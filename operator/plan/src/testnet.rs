@@ -39,6 +39,9 @@ pub struct PlannedNode {
     pub role: Role,
     /// Place in its group.
     pub ordinal: u32,
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
     /// Place in the testnet.
     pub index: NodeIndex,
     /// Its neighbours, ascending; symmetric.
@@ -68,6 +71,7 @@ pub fn plan_testnet(testnet: &Testnet) -> TestnetPlan {
             group: group.name.clone(),
             role: group.role,
             ordinal,
+            region: group.region(ordinal).map(str::to_owned),
             index,
             peers: neighbours(testnet.topology, index, total),
         })
@@ -75,7 +79,7 @@ pub fn plan_testnet(testnet: &Testnet) -> TestnetPlan {
     TestnetPlan {
         name: testnet.name.clone(),
         chain: testnet.chain,
-        seed: testnet.seed.unwrap_or_else(|| seed_of(&testnet.name)),
+        seed: testnet.seed(),
         block_time,
         timeouts,
         topology: testnet.topology,
@@ -84,13 +88,6 @@ pub fn plan_testnet(testnet: &Testnet) -> TestnetPlan {
         retention: testnet.retention,
         nodes,
     }
-}
-
-/// The seed of a testnet that gives none: of its name alone, so that a rerun is the same network.
-pub fn seed_of(name: &str) -> u64 {
-    let hash = blake3::derive_key("netsplit testnet seed v1", name.as_bytes());
-    let (head, _) = hash.split_first_chunk::<8>().expect("a BLAKE3 hash has 32 bytes");
-    u64::from_le_bytes(*head)
 }
 
 fn neighbours(topology: Topology, index: NodeIndex, total: usize) -> Vec<NodeIndex> {

@@ -459,3 +459,19 @@ fn the_verdict_is_given_again_by_every_later_step() {
     assert_eq!(state, run.state);
     assert_eq!(actions, [netsplit_plan::experiment::Action::Finish(run.verdict)]);
 }
+
+#[test]
+fn who_was_picked_by_lot_is_noted_once() {
+    let experiment = experiment(
+        "faults: [{name: lot, at: 5s, for: 15s, cut: {from: [full-0, 'full/random:1'], to: [validator]}}]",
+    );
+    let mut state = netsplit_plan::experiment::start(&experiment, EPOCH);
+    for step in 0..3 {
+        let now = EPOCH + step * STEP;
+        (state, _) =
+            netsplit_plan::experiment::step(&state, now, &netsplit_plan::experiment::Observed::default());
+    }
+    let notes = state.timeline().iter().filter(|event| event.kind == TimelineKind::Note);
+    let notes: Vec<&str> = notes.map(|event| event.text.as_str()).collect();
+    assert_eq!(notes, ["`full/random:1` of lot is full-1"]);
+}

@@ -73,7 +73,8 @@ pub struct Fault {
     pub kind: FaultKind,
 }
 
-/// What a fault does. Nodes are given by group name (`validator`: all of it) or as one node (`validator-0`).
+/// What a fault does. Nodes are given by selectors: a group (`validator`: all of it), one node (`validator-0`),
+/// `role:validator`, `region:NAME`, and random picks: `random:2` of all nodes, `validator/random:2` of what stands before.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum FaultKind {

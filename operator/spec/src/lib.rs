@@ -18,12 +18,13 @@ mod tree;
 pub mod units;
 mod valid;
 
+pub use check::select;
 pub use experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
 pub use links::{LinkChange, Links};
 pub use problem::{Origin, Problem, Problems};
-pub use testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
+pub use testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology, seed_of};
 pub use units::{Share, format_bits, format_duration, parse_bits, parse_duration, parse_rate, parse_share};
-pub use valid::{NodeIndex, ValidExpectation, ValidExperiment, ValidFault, ValidFaultKind};
+pub use valid::{NodeIndex, Pick, ValidExpectation, ValidExperiment, ValidFault, ValidFaultKind};
 
 use serde::{Deserialize, Serialize};
 

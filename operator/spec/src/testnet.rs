@@ -43,6 +43,20 @@ pub struct Testnet {
     pub origin: Origin,
 }
 
+impl Testnet {
+    /// Rules all randomness: the given one, else the name's, so that a rerun is the same network.
+    pub fn seed(&self) -> u64 {
+        self.seed.unwrap_or_else(|| seed_of(&self.name))
+    }
+}
+
+/// The seed of a testnet that gives none: of its name alone.
+pub fn seed_of(name: &str) -> u64 {
+    let hash = blake3::derive_key("netsplit testnet seed v1", name.as_bytes());
+    let (head, _) = hash.split_first_chunk::<8>().expect("a BLAKE3 hash has 32 bytes");
+    u64::from_le_bytes(*head)
+}
+
 fn yes() -> bool {
     true
 }
@@ -107,6 +121,17 @@ pub struct NodeGroup {
     pub role: Role,
     #[serde(default = "one")]
     pub count: u32,
+    /// Where its nodes are; see [`Self::region`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub regions: Vec<String>,
+}
+
+impl NodeGroup {
+    /// Where its node of this ordinal is: the first in the first region, the next in the next one, and around.
+    pub fn region(&self, ordinal: u32) -> Option<&str> {
+        let place = (ordinal as usize).checked_rem(self.regions.len())?;
+        Some(&self.regions[place])
+    }
 }
 
 fn one() -> u32 {
@@ -123,6 +148,8 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Self; 2] = [Self::Validator, Self::Full];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Validator => "validator",

@@ -24,7 +24,21 @@ pub struct ValidExperiment {
     #[serde(with = "units::serde_duration")]
     pub settle: Duration,
     pub faults: Vec<ValidFault>,
+    /// What random selectors have picked, in the order of the spec.
+    #[serde(default)]
+    pub picks: Vec<Pick>,
     pub expect: Vec<ValidExpectation>,
+}
+
+/// A random selector of a fault, and its nodes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pick {
+    /// The fault's id.
+    pub fault: String,
+    /// `validator/random:2`.
+    pub selector: String,
+    /// Ascending.
+    pub nodes: Vec<NodeIndex>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -208,3 +208,88 @@ fn a_link_fault_names_nodes_as_a_cut_does() {
     let kind = ValidFaultKind::Link { from: vec![4, 5], to: vec![0], one_way: true, links };
     assert_eq!(valid.faults[0].kind, kind);
 }
+
+/// Six nodes: validators 0 to 3 in eu, us, eu, us; full nodes 4 and 5 in ap.
+fn placed() -> Testnet {
+    let text = QUICKSTART
+        .replace("count: 4", "count: 4\n      regions: [eu, us]")
+        .replace("count: 2", "count: 2\n      region: ap");
+    documents(&text).0.remove(0)
+}
+
+fn cut(testnet: &Testnet, name: &str, from: &str, to: &str) -> (Vec<usize>, Vec<usize>) {
+    let mut experiment =
+        experiment(&format!("faults: [{{at: 5s, for: 5s, cut: {{from: [{from}], to: [{to}]}}}}]"));
+    experiment.name = name.to_owned();
+    let valid = validate(&experiment, testnet).unwrap_or_else(|problems| panic!("{problems}"));
+    match valid.faults.into_iter().next().expect("one fault").kind {
+        ValidFaultKind::Cut { from, to, .. } => (from, to),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn nodes_are_dealt_over_regions_and_selected_by_role_and_region() {
+    let testnet = placed();
+    let eu = cut(&testnet, "e", "'region:eu'", "'role:full', validator-1");
+    assert_eq!(eu, (vec![0, 2], vec![1, 4, 5]));
+    assert_eq!(cut(&testnet, "e", "region:ap", "role:validator"), (vec![4, 5], vec![0, 1, 2, 3]));
+    let sides = netsplit_spec::select(&testnet, &[vec!["region:us".to_owned()]]).unwrap();
+    assert_eq!(sides, [["validator-1", "validator-3"]]);
+    let typo = netsplit_spec::select(&testnet, &[vec!["region:euu".to_owned()]]).unwrap_err();
+    assert_eq!(typo, "unknown region `euu`, did you mean `eu`?");
+}
+
+#[test]
+fn random_picks_follow_from_the_seed_and_never_meet() {
+    let testnet = placed();
+    let both =
+        |testnet: &Testnet, name: &str| cut(testnet, name, "'validator/random:2'", "'validator/random:2'");
+    let first = both(&testnet, "e");
+    assert_eq!(both(&testnet, "e"), first, "the same again");
+    let mut all: Vec<usize> = first.0.iter().chain(&first.1).copied().collect();
+    all.sort_unstable();
+    assert_eq!(all, [0, 1, 2, 3], "nobody is picked twice");
+    let others: Vec<_> = (0..20).map(|n| both(&testnet, &format!("e{n}"))).collect();
+    assert!(others.iter().any(|other| *other != first), "another experiment picks others");
+    let mut reseeded = testnet.clone();
+    let seeded: Vec<_> = (0..20)
+        .map(|seed| {
+            reseeded.seed = Some(seed);
+            both(&reseeded, "e")
+        })
+        .collect();
+    assert!(seeded.iter().any(|other| *other != first), "so does another seed");
+    for n in 0..20 {
+        // Of two, one is named by the other end.
+        assert_eq!(cut(&testnet, &format!("e{n}"), "region:us/random:1", "validator-1").0, [3]);
+        // Who stands on a side is not picked for another one.
+        let fields =
+            "faults: [{at: 0, for: 5s, partition: [['random:2'], [validator-0, 'role:full']], rest: bridge}]";
+        let mut experiment = experiment(fields);
+        experiment.name = format!("e{n}");
+        validate(&experiment, &testnet).unwrap();
+    }
+}
+
+#[test]
+fn every_node_is_picked_about_as_often() {
+    let testnet = placed();
+    let mut often = [0; 6];
+    for n in 0..600 {
+        often[cut(&testnet, &format!("e{n}"), "'random:1'", "validator").0[0]] += 1;
+    }
+    assert!(often.iter().all(|times| (60..=140).contains(times)), "{often:?}");
+}
+
+#[test]
+fn who_was_picked_is_told() {
+    let experiment = experiment(
+        "faults: [{name: lot, at: 0, for: 5s, cut: {from: ['role:full/random:1'], to: [validator]}}]",
+    );
+    let valid = validate(&experiment, &placed()).unwrap();
+    let [pick] = valid.picks.as_slice() else { panic!("{:?}", valid.picks) };
+    assert_eq!((pick.fault.as_str(), pick.selector.as_str()), ("lot", "role:full/random:1"));
+    let ValidFaultKind::Cut { from, .. } = &valid.faults[0].kind else { panic!("{:?}", valid.faults) };
+    assert_eq!(from, &pick.nodes);
+}

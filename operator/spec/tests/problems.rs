@@ -199,6 +199,21 @@ fn each_kind_of_mistake_in_a_testnet() {
             "begin and end",
         ),
         (
+            testnet(&format!("{ok}  nodes: [{{name: v, role: validator, region: eu west}}]\n")),
+            "a.yaml:6: Testnet/t: spec.nodes[0].region: ",
+            "`eu west` contains ` `",
+        ),
+        (
+            testnet(&format!("{ok}  nodes: [{{name: v, role: validator, regions: [eu, 'a/b']}}]\n")),
+            "a.yaml:6: Testnet/t: spec.nodes[0].regions[1]: ",
+            "`a/b` contains `/`",
+        ),
+        (
+            testnet(&format!("{ok}  nodes: [{{name: v, role: validator, region: eu, regions: [eu]}}]\n")),
+            "a.yaml:6: Testnet/t: spec.nodes[0].regions: ",
+            "is given beside `region`",
+        ),
+        (
             testnet(&format!("{ok}{nodes}")).replace("{name: t}", &format!("{{name: {}}}", "t".repeat(41))),
             "a.yaml:3: ",
             "has 41 characters: 40 are the most",
@@ -315,6 +330,47 @@ fn each_kind_of_mistake_in_an_experiment() {
             "only a `partition` has a `rest`",
         ),
         (f(&format!("cut: {{from: [full-0], to: [full-1]}}, partition: {all}")), format!("{at}: "), "both"),
+        (
+            f("cut: {from: ['role:validatr'], to: [full]}"),
+            format!("{at}.cut.from[0]: "),
+            "unknown role `validatr`, did you mean `validator`?",
+        ),
+        (
+            f("cut: {from: [full], to: ['rol:validator']}"),
+            format!("{at}.cut.to[0]: "),
+            "unknown selector `rol`, did you mean `role`?",
+        ),
+        (
+            f("cut: {from: [full], to: ['region:eu']}"),
+            format!("{at}.cut.to[0]: "),
+            "no node has a region: give the groups a `region`",
+        ),
+        (
+            f("cut: {from: [full], to: [random: 1]}"),
+            format!("{at}.cut.to[0]: "),
+            "write `random:1`, without a space",
+        ),
+        (
+            f("cut: {from: [full], to: ['validator/random:none']}"),
+            format!("{at}.cut.to[0]: "),
+            "`validator/random:none` is no random pick: write `random:2`",
+        ),
+        (f("cut: {from: [full], to: ['random:0']}"), format!("{at}.cut.to[0]: "), "is no random pick"),
+        (
+            f("cut: {from: [full], to: ['validatr/random:1']}"),
+            format!("{at}.cut.to[0]: "),
+            "unknown node or group `validatr`, did you mean `validator`?",
+        ),
+        (
+            f("cut: {from: [full-0], to: ['full/random:2']}"),
+            format!("{at}.cut.to[0]: "),
+            "asks for 2, but only 1 can be picked",
+        ),
+        (
+            f("partition: [[validator], ['random:1', full-0]], rest: 'random:1'"),
+            format!("{at}.rest: "),
+            "picks nodes anew: name a group or a node",
+        ),
         (f("name: x"), format!("{at}: "), "does nothing"),
         (f("link: {from: [full-0], to: [full-1]}"), format!("{at}.link: "), "changes nothing"),
         (f("link: {from: [full-0], to: [full-0], latency: 1ms}"), format!("{at}.link: "), "to itself"),

@@ -106,7 +106,7 @@ impl Control for Service {
     async fn add_fault(&self, request: Request<AddFaultRequest>) -> Result<Response<Fault>, Status> {
         self.ready().await?;
         let request = request.into_inner();
-        let shape = selector::shape(&self.testnet.session.plan, &request.selector.unwrap_or_default())
+        let shape = selector::shape(&self.testnet.session.spec, &request.selector.unwrap_or_default())
             .map_err(Status::invalid_argument)?;
         let shape = match request.quality {
             Some(asked) => {
@@ -146,7 +146,7 @@ impl Control for Service {
         self.ready().await?;
         let sides = match request.into_inner().selector {
             Some(selector) => {
-                let shape = selector::shape(&self.testnet.session.plan, &selector)
+                let shape = selector::shape(&self.testnet.session.spec, &selector)
                     .map_err(Status::invalid_argument)?;
                 Some(shape.sides())
             }

@@ -34,7 +34,7 @@ pub use faults::FaultStands;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
-use netsplit_spec::{Links, ValidExperiment};
+use netsplit_spec::{Links, Pick, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{CutRect, FaultPlan, compile};
@@ -70,6 +70,9 @@ pub struct State {
     links_off_since_ms: Option<u64>,
     /// No new block for a while, which was noted.
     silent: bool,
+    /// For the reader, from the first step.
+    #[serde(default)]
+    notes: Vec<String>,
     ending: Option<Ending>,
     verdict: Option<Verdict>,
     timeline: Timeline,
@@ -118,10 +121,17 @@ pub fn start(experiment: &ValidExperiment, now_ms: u64) -> State {
         pressure: Pressure::default(),
         links_off_since_ms: None,
         silent: false,
+        notes: experiment.picks.iter().map(|pick| picked(pick, &experiment.nodes)).collect(),
         ending: None,
         verdict: None,
         timeline: Timeline::default(),
     }
+}
+
+/// Who was picked by lot.
+fn picked(pick: &Pick, names: &[String]) -> String {
+    let nodes: Vec<&str> = pick.nodes.iter().map(|node| names[*node].as_str()).collect();
+    format!("`{}` of {} is {}", pick.selector, pick.fault, nodes.join(", "))
 }
 
 /// To be called on a state that was read back after a restart of the caller: the next step repeats every action
@@ -196,6 +206,9 @@ impl State {
     }
 
     fn advance(&mut self, log: &mut Log<'_>, observed: &Observed) -> Option<Verdict> {
+        for text in std::mem::take(&mut self.notes) {
+            log.note(TimelineKind::Note, text);
+        }
         if let Some(text) = self.pressure.record(self.last_step_ms, log.now_ms, &observed.host) {
             log.note(TimelineKind::HostOverloaded, format!("host overloaded: {text}"));
         }
@@ -487,6 +500,7 @@ mod tests {
             baseline: std::time::Duration::ZERO,
             settle: std::time::Duration::ZERO,
             faults: Vec::new(),
+            picks: Vec::new(),
             expect: Vec::new(),
         };
         let (state, _) = step(&start(&experiment, 10_000), 4_000, &Observed::default());

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{Roster, fault, label};
+use super::{Cast, Roster, fault, label};
 use crate::experiment::Experiment;
 use crate::read::experiment::{Draft, ExpectDraft};
 use crate::report::Report;
 use crate::suggest;
 use crate::units::{clip, format_duration};
-use crate::valid::{ValidExpectation, ValidExperiment, ValidFault};
+use crate::valid::{Pick, ValidExpectation, ValidExperiment, ValidFault};
 
 pub(crate) const MAX_FAULTS: usize = 100;
 pub(crate) const MAX_EXPECTATIONS: usize = 100;
@@ -50,12 +50,19 @@ pub(crate) fn check(
     let ids = fault_ids(report, draft);
     times(report, draft);
     let mut faults = Vec::new();
+    let mut picks = Vec::new();
     for (n, fault) in draft.faults.iter().enumerate() {
         let path = format!("spec.faults[{n}]");
         bounded(report, &format!("{path}.at"), fault.at, (Duration::ZERO, LATEST_START));
         bounded(report, &format!("{path}.for"), fault.lasts, LASTS);
         let kind = match (&fault.kind, ground) {
-            (Some(kind), Some(ground)) => fault::check(report, &path, kind, ground.roster),
+            (Some(kind), Some(ground)) => {
+                let mut cast = Cast::new(ground.roster, &draft.name);
+                let valid = fault::check(report, &path, kind, &mut cast);
+                let pick = |(selector, nodes)| Pick { fault: ids[n].clone(), selector, nodes };
+                picks.extend(cast.picks.into_iter().map(pick));
+                valid
+            }
             _ => None,
         };
         if let (Some(at), Some(lasts), Some(kind)) = (fault.at, fault.lasts, kind) {
@@ -83,6 +90,7 @@ pub(crate) fn check(
         nodes: ground.roster.nodes().to_vec(),
         block_time: ground.block_time,
         faults,
+        picks,
         expect: expect.into_iter().collect::<Option<_>>()?,
     })
 }

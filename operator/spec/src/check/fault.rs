@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Roster, links};
+use super::{Cast, Roster, links};
 use crate::experiment::{Cut, FaultKind, Rest};
 use crate::links::LinkChange;
 use crate::report::Report;
@@ -15,42 +15,60 @@ pub(crate) fn check(
     report: &mut Report,
     path: &str,
     kind: &FaultKind,
-    roster: &Roster,
+    cast: &mut Cast<'_>,
 ) -> Option<ValidFaultKind> {
     match kind {
         FaultKind::Partition { partition, rest } => {
-            partition_of(report, path, partition, rest.as_ref(), roster)
+            partition_of(report, path, partition, rest.as_ref(), cast)
         }
-        FaultKind::Cut { cut } => cut_of(report, &format!("{path}.cut"), cut, roster),
-        FaultKind::Link { link } => link_of(report, &format!("{path}.link"), link, roster),
+        FaultKind::Cut { cut } => cut_of(report, &format!("{path}.cut"), cut, cast),
+        FaultKind::Link { link } => link_of(report, &format!("{path}.link"), link, cast),
     }
 }
 
-fn link_of(report: &mut Report, path: &str, link: &LinkChange, roster: &Roster) -> Option<ValidFaultKind> {
+fn link_of(
+    report: &mut Report,
+    path: &str,
+    link: &LinkChange,
+    cast: &mut Cast<'_>,
+) -> Option<ValidFaultKind> {
     let before = report.problems.len();
-    let from = selected(report, &format!("{path}.from"), &link.from, roster);
-    let to = selected(report, &format!("{path}.to"), &link.to, roster);
+    let (from, to) = ends(report, path, &link.from, &link.to, cast);
     links::check(report, path, &link.links);
     if link.links.is_empty() {
         report.problem(path, "changes nothing: write for example `latency: 80ms` or `loss: 2%`");
     }
     let (from, to) = (from?, to?);
     if from.len() == 1 && from == to {
-        report.problem(path, format!("is from `{}` to itself: name two nodes", roster.name(from[0])));
+        report.problem(path, format!("is from `{}` to itself: name two nodes", cast.roster.name(from[0])));
     }
     let valid = ValidFaultKind::Link { from, to, one_way: link.one_way, links: link.links };
     (report.problems.len() == before).then_some(valid)
 }
 
-fn cut_of(report: &mut Report, path: &str, cut: &Cut, roster: &Roster) -> Option<ValidFaultKind> {
-    let from = selected(report, &format!("{path}.from"), &cut.from, roster);
-    let to = selected(report, &format!("{path}.to"), &cut.to, roster);
+fn cut_of(report: &mut Report, path: &str, cut: &Cut, cast: &mut Cast<'_>) -> Option<ValidFaultKind> {
+    let (from, to) = ends(report, path, &cut.from, &cut.to, cast);
     let (from, to) = (from?, to?);
     if from.len() == 1 && from == to {
-        report.problem(path, format!("cuts `{}` off from itself: name two nodes", roster.name(from[0])));
+        report.problem(path, format!("cuts `{}` off from itself: name two nodes", cast.roster.name(from[0])));
         return None;
     }
     Some(ValidFaultKind::Cut { from, to, one_way: cut.one_way })
+}
+
+type Nodes = Option<Vec<NodeIndex>>;
+
+/// Of links. A random pick for one end is none of the nodes that the other end names one by one, or has picked.
+fn ends(
+    report: &mut Report,
+    path: &str,
+    from: &[String],
+    to: &[String],
+    cast: &mut Cast<'_>,
+) -> (Nodes, Nodes) {
+    cast.reserve_single(to);
+    let from = selected(report, &format!("{path}.from"), from, cast);
+    (from, selected(report, &format!("{path}.to"), to, cast))
 }
 
 /// Sorted; the same node may be named twice, by itself and by its group.
@@ -58,19 +76,21 @@ fn selected(
     report: &mut Report,
     path: &str,
     selectors: &[String],
-    roster: &Roster,
+    cast: &mut Cast<'_>,
 ) -> Option<Vec<NodeIndex>> {
     if selectors.is_empty() {
         report.problem(path, "names no node");
         return None;
     }
+    cast.reserve_single(selectors);
     let mut nodes = Vec::new();
     let mut whole = true;
     for (n, selector) in selectors.iter().enumerate() {
-        match roster.find(selector) {
+        let place = format!("{path}[{n}]");
+        match cast.find(&place, selector) {
             Ok(found) => nodes.extend(found),
             Err(message) => {
-                report.problem(&format!("{path}[{n}]"), message);
+                report.problem(&place, message);
                 whole = false;
             }
         }
@@ -85,9 +105,12 @@ fn partition_of(
     path: &str,
     partition: &[Vec<String>],
     rest: Option<&Rest>,
-    roster: &Roster,
+    cast: &mut Cast<'_>,
 ) -> Option<ValidFaultKind> {
+    let roster = cast.roster;
     let before = report.problems.len();
+    // Who has a place already is not picked for another one.
+    partition.iter().for_each(|side| cast.reserve_all(side));
     let mut sides: Vec<Vec<NodeIndex>> = vec![Vec::new(); partition.len()];
     // Where each node stands, and by which word it was put there.
     let mut placed: BTreeMap<NodeIndex, (usize, &str)> = BTreeMap::new();
@@ -98,7 +121,7 @@ fn partition_of(
         }
         for (n, selector) in selectors.iter().enumerate() {
             let path = format!("{path}[{n}]");
-            match roster.find(selector) {
+            match cast.find(&path, selector) {
                 Err(message) => report.problem(&path, message),
                 Ok(found) => {
                     if let Some(message) = place(&found, side, selector, &mut placed, roster) {

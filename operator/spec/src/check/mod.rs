@@ -1,11 +1,14 @@
 //! The rules, on what could be read. A rule over a part that is missing is not checked: that was reported already.
 
+mod cast;
 pub(crate) mod experiment;
 mod fault;
 mod links;
 mod roster;
 pub(crate) mod testnet;
 
+pub(crate) use cast::Cast;
+pub use cast::select;
 pub(crate) use roster::Roster;
 
 use crate::report::Report;

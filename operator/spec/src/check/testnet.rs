@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{label, links};
+use super::{MAX_NAME, label, links};
 use crate::report::Report;
 use crate::testnet::{Consensus, Role, Testnet};
 use crate::units::{clip, format_duration};
@@ -11,6 +11,8 @@ use crate::units::{clip, format_duration};
 pub(crate) const MAX_GROUPS: usize = 100;
 /// Of one group.
 const MAX_COUNT: u32 = 200;
+/// Of one group.
+pub(crate) const MAX_REGIONS: usize = 64;
 /// Of a testnet.
 const MAX_NODES: u64 = 1_000;
 /// `<testnet>-<group>` names a StatefulSet on Kubernetes, which adds to it up to the 63 of a label.
@@ -46,6 +48,22 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
     }
     if let Some(retention) = &testnet.retention {
         between(report, "spec.retention.blocks", retention.blocks, MIN_RETAINED_BLOCKS, u64::MAX);
+    }
+}
+
+/// A region's name is free, but for what would make a selector or a row of a file mean something else.
+pub(crate) fn region_name(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.:".contains(c);
+    if name.is_empty() || name.len() > MAX_NAME {
+        return Err(format!("`{}` is no region's name: it has 1 to {MAX_NAME} characters", clip(name)));
+    }
+    match name.chars().find(|c| !allowed(*c)) {
+        Some(bad) => Err(format!(
+            "`{}` contains `{}`: only letters, digits, `-`, `_`, `.` and `:` are allowed",
+            clip(name),
+            bad.escape_debug()
+        )),
+        None => Ok(()),
     }
 }
 
@@ -88,6 +106,13 @@ fn nodes(report: &mut Report, testnet: &Testnet) {
     for (n, group) in testnet.nodes.iter().enumerate() {
         let path = format!("spec.nodes[{n}].name");
         between(report, &format!("spec.nodes[{n}].count"), group.count.into(), 1, MAX_COUNT.into());
+        let one = group.regions.len() == 1;
+        for (k, name) in group.regions.iter().enumerate() {
+            let field = if one { "region".to_owned() } else { format!("regions[{k}]") };
+            if let Err(problem) = region_name(name) {
+                report.problem(&format!("spec.nodes[{n}].{field}"), problem);
+            }
+        }
         if group.name.is_empty() || !label(report, &path, &group.name) {
             continue;
         }

@@ -39,16 +39,16 @@ pub(super) fn rate(_: &mut SchemaGenerator) -> Schema {
 
 /// `bridge`, `isolate`, a group, a node, or a side's number.
 pub(super) fn rest(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 50, "minimum": 0 })
+    json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 64, "minimum": 0 })
 }
 
-/// Names of nodes or groups.
+/// Names of nodes or groups, `role:R`, `region:R`, `random:N`.
 pub(super) fn selectors(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
         "minItems": 1,
         "maxItems": MAX_SELECTORS,
-        "items": { "type": "string", "maxLength": 50 },
+        "items": { "type": "string", "maxLength": 64 },
     })
 }
 

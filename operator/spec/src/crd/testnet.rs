@@ -147,6 +147,17 @@ pub struct NodeGroupSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
     pub count: Option<i32>,
+    /// Where all its nodes are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40), regex(pattern = "^[A-Za-z0-9._:-]+$"))]
+    pub region: Option<String>,
+    /// In place of `region`: its nodes are dealt over these in turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(
+        length(min = 1, max = 64),
+        inner(length(min = 1, max = 40), regex(pattern = "^[A-Za-z0-9._:-]+$"))
+    )]
+    pub regions: Option<Vec<String>>,
 }
 
 /// Base quality of every link.

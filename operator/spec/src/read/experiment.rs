@@ -8,6 +8,7 @@ use crate::experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
 use crate::links::LinkChange;
 use crate::report::Report;
 use crate::tree::{Node, Value};
+use crate::units::clip;
 
 pub(crate) const FIELDS: &[&str] = &["testnet", "faults", "expect", "baseline", "settle"];
 
@@ -221,11 +222,21 @@ fn read_ends(report: &mut Report, fields: &Fields<'_>) -> Option<Ends> {
 
 fn selectors(report: &mut Report, node: &Node, path: &str) -> Option<Vec<String>> {
     let items = list(report, node, path, "node or group names", MAX_SELECTORS)?;
-    let names: Vec<_> = items
-        .into_iter()
-        .map(|(path, item)| text(report, item, &path, "a node's or a group's name"))
-        .collect();
+    let names: Vec<_> = items.into_iter().map(|(path, item)| selector(report, item, &path)).collect();
     names.into_iter().collect()
+}
+
+fn selector(report: &mut Report, node: &Node, path: &str) -> Option<String> {
+    // YAML takes `region: x` for a map, and `region:x` for text.
+    if let Value::Map(entries) = &node.value
+        && let [entry] = &entries[..]
+        && let Value::Scalar { text, .. } = &entry.value.value
+    {
+        let (word, text) = (clip(&entry.key), clip(text));
+        report.at(Some(node.line), path, format!("write `{word}:{text}`, without a space: it is one word"));
+        return None;
+    }
+    text(report, node, path, "a node's or a group's name")
 }
 
 const WORDS: [&str; 4] = ["stall", "recover", "progress", "agreement"];

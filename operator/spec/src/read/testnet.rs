@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::{choice, count, duration, fields, links, list, number, rate, switch, text};
-use crate::check::testnet::MAX_GROUPS;
+use super::{Fields, choice, count, duration, fields, links, list, number, rate, switch, text};
+use crate::check::testnet::{MAX_GROUPS, MAX_REGIONS};
 use crate::report::Report;
 use crate::testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
 use crate::tree::Node;
@@ -111,9 +111,14 @@ fn read_nodes(report: &mut Report, node: &Node, groups: &mut Vec<NodeGroup>) -> 
     };
     let mut whole = true;
     for (path, item) in items {
-        let Some(group) = fields(report, item, &path, &["name", "role", "count"]) else {
+        let Some(group) = fields(report, item, &path, &["name", "role", "count", "region", "regions"]) else {
             whole = false;
-            groups.push(NodeGroup { name: String::new(), role: Role::Validator, count: 1 });
+            groups.push(NodeGroup {
+                name: String::new(),
+                role: Role::Validator,
+                count: 1,
+                regions: Vec::new(),
+            });
             continue;
         };
         let name = group
@@ -124,14 +129,38 @@ fn read_nodes(report: &mut Report, node: &Node, groups: &mut Vec<NodeGroup>) -> 
             .need(report, "role", "role: validator")
             .and_then(|node| choice(report, node, &group.path("role"), "role", &roles));
         let size = group.get("count").map_or(Some(1), |node| count(report, node, &group.path("count")));
-        whole &= name.is_some() && size.is_some();
+        let regions = read_regions(report, &group);
+        whole &= name.is_some() && size.is_some() && regions.is_some();
         groups.push(NodeGroup {
             name: name.unwrap_or_default(),
             role: role.unwrap_or(Role::Validator),
             count: size.unwrap_or(1),
+            regions: regions.unwrap_or_default(),
         });
     }
     whole
+}
+
+/// `region: a` is `regions: [a]`.
+fn read_regions(report: &mut Report, group: &Fields<'_>) -> Option<Vec<String>> {
+    match (group.get("region"), group.get("regions")) {
+        (None, None) => Some(Vec::new()),
+        (Some(node), None) => Some(vec![text(report, node, &group.path("region"), "a region's name")?]),
+        (None, Some(node)) => {
+            let items = list(report, node, &group.path("regions"), "regions", MAX_REGIONS)?;
+            if items.is_empty() {
+                report.problem(&group.path("regions"), "names no region");
+            }
+            let names: Vec<_> =
+                items.into_iter().map(|(path, item)| text(report, item, &path, "a region's name")).collect();
+            names.into_iter().collect()
+        }
+        (Some(_), Some(_)) => {
+            let both = "is given beside `region`: all nodes in one `region`, or dealt over `regions`";
+            report.problem(&group.path("regions"), both);
+            None
+        }
+    }
 }
 
 fn read_load(report: &mut Report, node: &Node) -> Option<Load> {

@@ -10,7 +10,7 @@ use kube::{
     api::ListParams,
     runtime::{WatchStreamExt as _, watcher::watch_object},
 };
-use netsplit_plan::{TestnetPlan, plan_testnet};
+use netsplit_plan::plan_testnet;
 use netsplit_proto::control::{AddFaultRequest, Fault, HealRequest, Selector, selector::Side};
 use netsplit_spec::{Cut, Experiment, FaultKind, LinkChange, Testnet, crd};
 use tokio::time::{Instant, sleep, timeout};
@@ -31,14 +31,14 @@ const POLL: Duration = Duration::from_millis(100);
 
 pub async fn add(cluster: &Cluster, testnet: &Testnet, request: AddFaultRequest) -> Result<Fault> {
     let plan = plan_testnet(testnet);
-    let shape = selector::shape(&plan, &request.selector.unwrap_or_default()).map_err(Usage)?;
+    let shape = selector::shape(testnet, &request.selector.unwrap_or_default()).map_err(Usage)?;
     selector::names_every_node(&plan, &shape).map_err(Usage)?;
     for object in by_hand(cluster, &testnet.name).await? {
         let name = object.metadata.name.clone().unwrap_or_default();
         if is_over(&object) {
             let uid = object.metadata.uid.context("an object of the API server has a UID")?;
             cluster.delete(&cluster.experiments(), &name, &uid).await?;
-        } else if shape_of(&plan, &object).as_ref() == Some(&shape) {
+        } else if shape_of(testnet, &object).as_ref() == Some(&shape) {
             bail!("this fault is active already ({name}): heal it first");
         }
     }
@@ -92,15 +92,14 @@ async fn last_word(cluster: &Cluster, name: &str) -> anyhow::Error {
 }
 
 pub async fn heal(cluster: &Cluster, testnet: &Testnet, request: HealRequest) -> Result<Vec<Fault>> {
-    let plan = plan_testnet(testnet);
     let wanted = match &request.selector {
-        Some(selector) => Some(selector::shape(&plan, selector).map_err(Usage)?.sides()),
+        Some(selector) => Some(selector::shape(testnet, selector).map_err(Usage)?.sides()),
         None => None,
     };
     let mut healed = Vec::new();
     let mut deleted = Vec::new();
     for object in by_hand(cluster, &testnet.name).await? {
-        let sides = shape_of(&plan, &object).map(|shape| shape.sides());
+        let sides = shape_of(testnet, &object).map(|shape| shape.sides());
         if is_over(&object) || wanted.as_ref().is_some_and(|wanted| sides.as_ref() != Some(wanted)) {
             continue;
         }
@@ -172,7 +171,7 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
 }
 
 /// The shape of a fault that was made by hand.
-fn shape_of(plan: &TestnetPlan, object: &crd::Experiment) -> Option<Shape> {
+fn shape_of(testnet: &Testnet, object: &crd::Experiment) -> Option<Shape> {
     let fault = object.read().ok()?.faults.into_iter().next()?;
     let side = |nodes: Vec<String>| Side { nodes };
     let between = |from, to, one_way| Selector {
@@ -189,7 +188,7 @@ fn shape_of(plan: &TestnetPlan, object: &crd::Experiment) -> Option<Shape> {
         FaultKind::Cut { cut } => (between(cut.from, cut.to, cut.one_way), None),
         FaultKind::Link { link } => (between(link.from, link.to, link.one_way), Some(link.links)),
     };
-    let shape = selector::shape(plan, &selector).ok()?;
+    let shape = selector::shape(testnet, &selector).ok()?;
     links.map_or(Some(shape.clone()), |links| selector::changed(shape, links).ok())
 }
 
@@ -223,7 +222,6 @@ mod tests {
     #[test]
     fn a_fault_by_hand_is_known_again_by_its_object() {
         let testnet = testnet();
-        let plan = plan_testnet(&testnet);
         let names = |names: [&str; 3]| names.map(str::to_owned).to_vec();
         let (one, other) = (
             names(["full-0", "validator-0", "validator-1"]),
@@ -235,7 +233,7 @@ mod tests {
             netsplit_spec::validate(&experiment, &testnet).unwrap();
             assert_eq!(describe(&experiment.faults[0].kind), shape.to_string());
             let object = object(&experiment, "hand").unwrap();
-            assert_eq!(shape_of(&plan, &object), Some(shape));
+            assert_eq!(shape_of(&testnet, &object), Some(shape));
         }
     }
 }
