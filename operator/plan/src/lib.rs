@@ -8,6 +8,6 @@ mod links;
 mod testnet;
 
 pub use fault::{CutRect, FaultPlan, compile};
-pub use links::{LinkFault, LinkRow, base_links, faulted_links};
+pub use links::{Base, LinkFault, LinkRow, base_links, faulted_links};
 pub use netsplit_spec::{NodeIndex, seed_of};
 pub use testnet::{PlannedNode, TestnetPlan, plan_testnet};

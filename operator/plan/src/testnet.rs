@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Chain, Consensus, Links, Load, NodeIndex, Retention, Role, Testnet, Timeouts, Topology, units,
+    BaseLinks, Chain, Consensus, Load, NodeIndex, Retention, Role, Testnet, Timeouts, Topology, units,
 };
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,7 @@ pub struct TestnetPlan {
     pub timeouts: Timeouts,
     pub topology: Topology,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<Links>,
+    pub links: Option<BaseLinks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -83,7 +83,7 @@ pub fn plan_testnet(testnet: &Testnet) -> TestnetPlan {
         block_time,
         timeouts,
         topology: testnet.topology,
-        links: testnet.links,
+        links: testnet.links.clone(),
         load: testnet.load,
         retention: testnet.retention,
         nodes,

@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netsplit_plan::{
-    CutRect, LinkFault, NodeIndex, base_links, compile, expected, faulted_links, plan_testnet, seed_of,
+    Base, CutRect, LinkFault, NodeIndex, base_links, compile, expected::Expected, faulted_links,
+    plan_testnet, seed_of,
 };
-use netsplit_spec::{Document, Links, Share, Testnet, Topology, ValidFault, ValidFaultKind, parse};
+use netsplit_spec::{
+    BaseLinks, Document, Links, Matrix, MatrixRow, Share, Testnet, Topology, ValidFault, ValidFaultKind,
+    parse, wan,
+};
 use proptest::prelude::*;
 
 fn quickstart() -> Testnet {
@@ -107,6 +111,24 @@ fn links() -> impl Strategy<Value = Links> {
     )
 }
 
+/// Nine nodes over up to three regions, and some rows between those; fields beside the rows hold where a row has none.
+fn linked() -> impl Strategy<Value = Testnet> {
+    let name = |region: usize| format!("region-{region}");
+    let rows = prop::collection::vec(prop::option::of(links()), 9);
+    (prop::collection::vec(0..3usize, 0..5), rows, links()).prop_map(move |(regions, rows, links)| {
+        let mut testnet = quickstart();
+        testnet.nodes.truncate(1);
+        testnet.nodes[0].count = NODES as u32;
+        testnet.nodes[0].regions = regions.into_iter().map(name).collect();
+        let row = |(n, links): (usize, Option<Links>)| {
+            Some(MatrixRow { from: name(n / 3), to: name(n % 3), links: links? })
+        };
+        let rows = rows.into_iter().enumerate().filter_map(row).collect();
+        testnet.links = Some(BaseLinks { matrix: Some(Matrix::Rows(rows)), links, ..BaseLinks::default() });
+        testnet
+    })
+}
+
 fn link_faults() -> impl Strategy<Value = Vec<LinkFault>> {
     let one = (subset(), subset(), any::<bool>(), links()).prop_map(|(from, to, one_way, links)| {
         let plan = compile(&fault(ValidFaultKind::Link { from, to, one_way, links }));
@@ -119,11 +141,12 @@ proptest! {
     /// Added in any order, and some of them removed again: what holds depends only on which are active.
     #[test]
     fn the_order_of_link_faults_never_matters(
-        base in links(),
+        testnet in linked(),
         faults in link_faults(),
         order in any::<prop::sample::Index>(),
     ) {
-        let table = faulted_links(base, &faults);
+        let base = Base::of(&testnet);
+        let table = faulted_links(&base, &faults);
         let mut other = faults.clone();
         other.reverse();
         if !other.is_empty() {
@@ -132,25 +155,32 @@ proptest! {
             // Twice the same fault is that fault.
             other.push(other[0].clone());
         }
-        prop_assert_eq!(faulted_links(base, &other), table);
-        prop_assert!(faulted_links(base, &[]).is_empty());
+        prop_assert_eq!(faulted_links(&base, &other), table);
+        prop_assert!(faulted_links(&base, &[]).is_empty());
     }
 
     #[test]
-    fn the_table_says_what_the_faults_ask_for(base in links(), faults in link_faults()) {
-        let table = faulted_links(base, &faults);
+    fn the_tables_say_what_the_spec_and_the_faults_ask_for(testnet in linked(), faults in link_faults()) {
+        let (base, expected) = (Base::of(&testnet), Expected::of(&testnet));
+        let table = faulted_links(&base, &faults);
+        let at_base = base_links(&base);
         for from in 0..NODES {
             for to in (0..NODES).filter(|to| *to != from) {
                 let touched = faults.iter().any(|f| union(&f.rects).contains(&(from, to)));
                 let row = table.iter().find(|row| (row.from, row.to) == (from, to));
                 prop_assert_eq!(row.is_some(), touched);
                 if let Some(row) = row {
-                    let latency = expected::latency(Some(&base), &faults, from, to);
+                    let latency = expected.latency(&faults, from, to);
                     prop_assert_eq!(row.links.latency.unwrap_or_default(), latency);
                     let loss = row.links.loss.map_or(0, Share::as_millionths);
-                    prop_assert_eq!(loss, expected::loss(Some(&base), &faults, from, to));
+                    prop_assert_eq!(loss, expected.loss(&faults, from, to));
                     prop_assert!(row.links.jitter.unwrap_or_default() <= latency);
                 }
+                let row = at_base.iter().find(|row| (row.from, row.to) == (from, to));
+                let links = row.map(|row| row.links).unwrap_or_default();
+                prop_assert_eq!(links, base.link(from, to));
+                prop_assert_eq!(links.latency.unwrap_or_default(), expected.latency(&[], from, to));
+                prop_assert_eq!(links.loss.map_or(0, Share::as_millionths), expected.loss(&[], from, to));
             }
         }
     }
@@ -159,10 +189,61 @@ proptest! {
 #[test]
 fn the_base_is_every_link_both_ways() {
     let base = Links { latency: Some(Duration::from_millis(20)), ..Links::default() };
-    let table = base_links(4, base);
+    let table = base_links(&Base::uniform(4, base));
     assert_eq!(table.len(), 12);
     assert!(table.iter().all(|row| row.from != row.to && row.links == base));
-    assert!(base_links(4, Links::default()).is_empty());
+    assert!(base_links(&Base::uniform(4, Links::default())).is_empty());
+}
+
+/// Twice as many nodes as the pack has regions: the first half in one each, and the second as the first.
+fn spread_over(pack: &str, regions: &[&str]) -> Testnet {
+    let mut testnet = quickstart();
+    testnet.nodes.truncate(1);
+    testnet.nodes[0].count = 2 * regions.len() as u32;
+    testnet.nodes[0].regions = regions.iter().map(|region| (*region).to_owned()).collect();
+    testnet.links = Some(BaseLinks { regions: Some(pack.to_owned()), ..BaseLinks::default() });
+    testnet
+}
+
+#[test]
+fn a_link_takes_half_of_what_the_pack_measured_there_and_back() {
+    for pack in wan::names() {
+        let rows: Vec<Vec<&str>> =
+            wan::text(pack).unwrap().lines().skip(1).map(|line| line.split(',').collect()).collect();
+        let regions: BTreeSet<&str> = rows.iter().map(|row| row[0]).collect();
+        let regions: Vec<&str> = regions.into_iter().collect();
+        let testnet = spread_over(pack, &regions);
+        let (base, expected) = (Base::of(&testnet), Expected::of(&testnet));
+        let place = |name: &str| regions.iter().position(|region| *region == name).unwrap();
+        for row in &rows {
+            let (from, to) = (place(row[0]), regions.len() + place(row[1]));
+            let half = row[2].parse::<f64>().unwrap() / 2.0;
+            let links = base.link(from, to);
+            for latency in [links.latency.unwrap(), expected.latency(&[], from, to)] {
+                let off = (latency.as_secs_f64() * 1_000.0 - half).abs();
+                assert!(off <= 0.001, "{pack}: {row:?} but {latency:?}");
+            }
+            let rate = row.get(3).map(|rate| netsplit_spec::parse_bits(rate).unwrap());
+            assert_eq!(links.rate, rate, "{pack}: {row:?}");
+        }
+    }
+}
+
+/// Two directions that are exchanged, as a table could be wired, are measured as something else.
+#[test]
+fn the_directions_of_an_uneven_pack_are_told_apart() {
+    let testnet = spread_over("seattle-peers", &["n07", "n20", "n21", "n33"]);
+    let (base, expected) = (Base::of(&testnet), Expected::of(&testnet));
+    let ends = (0..4).flat_map(|from| (0..from).map(move |to| (from, to)));
+    let apart = ends.filter(|(from, to)| {
+        let there = base.link(*from, *to).latency.unwrap();
+        there.abs_diff(expected.latency(&[], *to, *from)) > netsplit_plan::expected::tolerance(there)
+    });
+    // 150 and 120 ms there and back, 90 and 70, 60 and 90; three more pairs are even.
+    assert_eq!(apart.count(), 3);
+    let rates = spread_over("simblock-2015", &["japan", "south-america"]);
+    let base = Base::of(&rates);
+    assert_eq!((base.link(0, 1).rate, base.link(1, 0).rate), (Some(3_400_000), Some(1_800_000)));
 }
 
 fn kind() -> impl Strategy<Value = ValidFaultKind> {

@@ -7,6 +7,7 @@
 mod check;
 pub mod crd;
 mod experiment;
+mod files;
 mod links;
 mod parse;
 mod problem;
@@ -17,10 +18,12 @@ mod testnet;
 mod tree;
 pub mod units;
 mod valid;
+pub mod wan;
 
 pub use check::select;
 pub use experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
-pub use links::{LinkChange, Links};
+pub use files::{Files, NamedFile, named_files};
+pub use links::{BaseLinks, LinkChange, Links, Matrix, MatrixRow};
 pub use problem::{Origin, Problem, Problems};
 pub use testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology, seed_of};
 pub use units::{Share, format_bits, format_duration, parse_bits, parse_duration, parse_rate, parse_share};
@@ -42,9 +45,15 @@ pub enum Document {
 }
 
 /// Reads and checks all documents of `text`, up to 1 MiB; `file` is only repeated in problems. Experiments are also
-/// tied to their testnet where it stands in the same text; else that is left to [`validate`].
+/// tied to their testnet where it stands in the same text; else that is left to [`validate`]. A file that is named is
+/// left unread ([`Matrix::File`]).
 pub fn parse(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
-    parse::parse(text, file)
+    parse::parse(text, file, None)
+}
+
+/// The same, with what the [`named_files`] of the text hold put in their place.
+pub fn parse_with(text: &str, file: &str, files: &Files) -> Result<Vec<Document>, Problems> {
+    parse::parse(text, file, Some(files))
 }
 
 /// Ties an experiment to its testnet, which [`parse`] or [`validate_testnet`] has passed: every name is found, every

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::units::{self, Share};
+use crate::wan;
 
 /// What a packet meets on a link, as far as it is given. Where it is absent, the base of the testnet holds, and below it
 /// nothing happens.
@@ -59,6 +60,51 @@ impl std::fmt::Display for Links {
         f.write_str(if given.is_empty() { "as they are" } else { "" })?;
         f.write_str(&given.join(", "))
     }
+}
+
+/// What every link of a testnet does without a fault.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BaseLinks {
+    /// The name of a [pack](crate::wan): how long a link takes follows from the regions of its ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regions: Option<String>,
+    /// The same from a user's own figures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matrix: Option<Matrix>,
+    /// Of every link, as far as its row says nothing else.
+    #[serde(flatten)]
+    pub links: Links,
+}
+
+impl BaseLinks {
+    /// The rows of the pack or of the matrix; none if links do not depend on regions.
+    pub fn rows(&self) -> Vec<MatrixRow> {
+        match (&self.regions, &self.matrix) {
+            (Some(name), _) => wan::rows(name).unwrap_or_default(),
+            (None, Some(Matrix::Rows(rows))) => rows.clone(),
+            (None, Some(Matrix::File(_)) | None) => Vec::new(),
+        }
+    }
+}
+
+/// Links by region.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Matrix {
+    /// A file that is still to be read; no valid testnet has one.
+    File(String),
+    Rows(Vec<MatrixRow>),
+}
+
+/// Links from the nodes of one region to those of another one, or to each other.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MatrixRow {
+    pub from: String,
+    pub to: String,
+    #[serde(flatten)]
+    pub links: Links,
 }
 
 /// A change of every link from one set of nodes to another, both ways unless `one_way`.

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::check::experiment::Ground;
-use crate::check::{Roster, experiment as check_experiment, testnet as check_testnet};
+use crate::check::{Roster, experiment as check_experiment, regions, testnet as check_testnet};
 use crate::experiment::Experiment;
+use crate::files::Files;
+use crate::links::Matrix;
 use crate::problem::{Problem, Problems};
 use crate::read::{choice, fields, text};
 use crate::read::{experiment as read_experiment, testnet as read_testnet};
@@ -29,7 +31,7 @@ enum Draft {
     Experiment(read_experiment::Draft),
 }
 
-pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
+pub(crate) fn parse(text: &str, file: &str, files: Option<&Files>) -> Result<Vec<Document>, Problems> {
     let (nodes, text_problems) = tree::read(text);
     let mut problems: Vec<Problem> = Vec::new();
     let whole = text_problems.is_empty();
@@ -38,7 +40,7 @@ pub(crate) fn parse(text: &str, file: &str) -> Result<Vec<Document>, Problems> {
         report.at(Some(line), "", message);
         problems.append(&mut report.problems);
     }
-    documents_of(file, nodes, problems, whole)
+    documents_of(file, nodes, problems, whole, files)
 }
 
 /// A testnet that is an object of the Kubernetes API; `spec` as its schema has it.
@@ -62,7 +64,7 @@ fn object(kind: &str, name: &str, spec: &impl Serialize) -> Result<Document, Pro
     let document = serde_json::json!({
         "apiVersion": API_VERSION, "kind": kind, "metadata": { "name": name }, "spec": spec,
     });
-    let documents = documents_of("", vec![tree::of_json(&document)], Vec::new(), true)?;
+    let documents = documents_of("", vec![tree::of_json(&document)], Vec::new(), true, None)?;
     Ok(documents.into_iter().next().expect("one document without a problem is read"))
 }
 
@@ -71,6 +73,7 @@ fn documents_of(
     nodes: Vec<Node>,
     mut problems: Vec<Problem>,
     whole: bool,
+    files: Option<&Files>,
 ) -> Result<Vec<Document>, Problems> {
     let nodes: Vec<Node> = nodes.into_iter().filter(|node| !matches!(node.value, Value::Null)).collect();
     if let Some(extra) = nodes.get(MAX_DOCUMENTS) {
@@ -85,7 +88,7 @@ fn documents_of(
     let mut drafts: Vec<(Report, Draft)> = nodes
         .iter()
         .take(MAX_DOCUMENTS)
-        .map(|node| read_document(file, node))
+        .map(|node| read_document(file, node, files))
         .filter_map(|(mut report, draft)| {
             let Some(draft) = draft else {
                 problems.append(&mut report.problems);
@@ -104,7 +107,7 @@ fn documents_of(
 }
 
 /// The frame that all kinds share, then the spec.
-fn read_document(file: &str, node: &Node) -> (Report, Option<Draft>) {
+fn read_document(file: &str, node: &Node, files: Option<&Files>) -> (Report, Option<Draft>) {
     let mut report = Report::reading(file);
     report.stands("", node.line);
     let Some(root) = fields(&mut report, node, "", &["apiVersion", "kind", "metadata", "spec"]) else {
@@ -139,7 +142,7 @@ fn read_document(file: &str, node: &Node) -> (Report, Option<Draft>) {
         match kind {
             Kind::Testnet => {
                 report.about("Testnet", &name);
-                Draft::Testnet(read_testnet::read(&mut report, spec, name.clone()))
+                Draft::Testnet(read_testnet::read(&mut report, spec, name.clone(), files))
             }
             Kind::Experiment => {
                 report.about("Experiment", &name);
@@ -213,7 +216,10 @@ fn finish(drafts: Vec<(Report, Draft)>, testnets: &[Known], problems: &mut Vec<P
     let mut documents = Vec::new();
     for (mut report, draft) in drafts {
         match draft {
-            Draft::Testnet(draft) => documents.push(Document::Testnet(draft.testnet)),
+            Draft::Testnet(mut draft) => {
+                regions::trim(&mut draft.testnet);
+                documents.push(Document::Testnet(draft.testnet));
+            }
             Draft::Experiment(draft) => {
                 let known =
                     draft.testnet.as_ref().and_then(|name| testnets.iter().find(|known| known.name == *name));
@@ -254,6 +260,10 @@ pub(crate) fn testnet_problems(testnet: &Testnet) -> Vec<Problem> {
         report.problem("spec.nodes", format!("more than {} groups", check_testnet::MAX_GROUPS));
     }
     check_testnet::check(&mut report, testnet, true);
+    if let Some(Matrix::File(name)) = testnet.links.as_ref().and_then(|links| links.matrix.as_ref()) {
+        let name = crate::units::clip(name);
+        report.problem("spec.links.matrix", format!("the file `{name}` has not been read"));
+    }
     for (n, group) in testnet.nodes.iter().enumerate() {
         if group.name.is_empty() {
             report.problem(&format!("spec.nodes[{n}].name"), "is empty: a name has 1 to 40 characters");

@@ -7,7 +7,7 @@ use std::sync::Arc;
 /// One problem, told so that its reader can repair it.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Problem {
-    /// As given to [`crate::parse`]; empty for specs that were not read from a file.
+    /// As given to [`crate::parse`], or one that a document names; empty for specs that were not read from a file.
     pub file: String,
     /// From 1; absent for specs that were not read from a file.
     pub line: Option<u32>,
@@ -38,7 +38,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Every problem found, in the order of the file; never empty.
+/// Every problem found, in the order of each file; never empty.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, serde::Serialize)]
 #[serde(transparent)]
 pub struct Problems(Vec<Problem>);
@@ -54,7 +54,8 @@ impl Problems {
 
     /// Of problems that are known to be there.
     pub(crate) fn of(mut found: Vec<Problem>) -> Self {
-        found.sort_by_key(|problem| problem.line);
+        // A document may name another file, in which there are problems too.
+        found.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
         found.dedup();
         if found.len() > Self::MAX {
             let left = found.len() - Self::MAX;

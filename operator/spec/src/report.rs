@@ -68,6 +68,14 @@ impl Report {
         self.at(line, path, message);
     }
 
+    /// In another file, which the document names.
+    pub fn elsewhere(&mut self, file: &str, line: u32, path: &str, message: impl Into<String>) {
+        self.at(Some(line), path, message);
+        if let Some(problem) = self.problems.last_mut() {
+            file.clone_into(&mut problem.file);
+        }
+    }
+
     pub fn at(&mut self, line: Option<u32>, path: &str, message: impl Into<String>) {
         self.problems.push(Problem {
             file: self.origin.file().to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::links::Links;
+use crate::links::BaseLinks;
 use crate::problem::Origin;
 use crate::units;
 
@@ -24,9 +24,9 @@ pub struct Testnet {
     pub nodes: Vec<NodeGroup>,
     #[serde(default)]
     pub topology: Topology,
-    /// Base quality of every link.
+    /// What every link does without a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<Links>,
+    pub links: Option<BaseLinks>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<Load>,
     #[serde(default, skip_serializing_if = "Option::is_none")]

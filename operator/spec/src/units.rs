@@ -77,6 +77,13 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     Some(total)
 }
 
+/// Reads a plain number of milliseconds, `73.5`, as files of measurements have it.
+pub fn parse_milliseconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{}` is not a number of milliseconds, such as `73.5`", clip(text));
+    let micros = Some(text).filter(|text| text.len() <= MAX_TEXT).and_then(|text| scaled(text, 1_000));
+    micros.map(Duration::from_micros).filter(|time| *time <= MAX_DURATION).ok_or_else(wrong)
+}
+
 /// The shortest text that [`parse_duration`] reads back as the same value (whole microseconds).
 pub fn format_duration(duration: Duration) -> String {
     let mut micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);

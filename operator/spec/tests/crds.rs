@@ -108,11 +108,17 @@ fn an_object_made_of_a_document_means_the_document() {
                 - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n";
     let off = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: off}\nspec: {consensus: {bft: {blockTime: \
                100ms}}, nodes: [{name: a, role: validator}], faults: off}";
+    let regions = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: wan}\nspec: {consensus: {bft: {blockTime: \
+                   100ms}}, links: {regions: simblock-2019, loss: 0.1%, rate: 5mbit}, nodes: [{name: a, role: validator, \
+                   regions: [japan, europe]}, {name: b, role: full, region: europe}]}";
+    let matrix = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: own}\nspec: {consensus: {bft: {blockTime: \
+                  100ms}}, links: {matrix: [{from: a, to: b, latency: 1ms, jitter: 0.5ms}, {from: b, to: a, latency: 2ms}]}, \
+                  nodes: [{name: a, role: validator, count: 2, regions: [a, b]}]}";
     let examples = [
         include_str!("../../../examples/quickstart.yaml"),
         include_str!("../../../examples/split-brain.yaml"),
     ];
-    for text in [full, off].into_iter().chain(examples) {
+    for text in [full, off, regions, matrix].into_iter().chain(examples) {
         for document in parse(text, "file").unwrap() {
             let read = match &document {
                 Document::Testnet(testnet) => {

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Consensus, Document, Experiment, Fault, FaultKind, Links, Load, Origin, Rest, Role, Share, Testnet,
-    Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, validate, validate_testnet,
+    Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, Origin, Rest, Role,
+    Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, parse_with, validate,
+    validate_testnet,
 };
 
 const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
@@ -188,7 +189,7 @@ fn links_are_read_with_their_units() {
     let testnet = QUICKSTART
         .replace("  load:", "  links: {latency: 20ms, jitter: 1.5ms, loss: 0.05%, rate: 1.5mbit}\n  load:");
     assert_ne!(testnet, QUICKSTART);
-    let links = documents(&testnet).0[0].links.unwrap();
+    let links = documents(&testnet).0[0].links.clone().unwrap().links;
     assert_eq!(links.latency, Some(Duration::from_millis(20)));
     assert_eq!(links.jitter, Some(Duration::from_micros(1_500)));
     assert_eq!(links.loss.map(Share::as_millionths), Some(500));
@@ -292,4 +293,47 @@ fn who_was_picked_is_told() {
     assert_eq!((pick.fault.as_str(), pick.selector.as_str()), ("lot", "role:full/random:1"));
     let ValidFaultKind::Cut { from, .. } = &valid.faults[0].kind else { panic!("{:?}", valid.faults) };
     assert_eq!(from, &pick.nodes);
+}
+
+const ROWS: &str = "from,to,rtt_ms,jitter,loss,rate\n# theirs\neu,us,80,,0.1%,\nus,eu,84.5,1ms,,10mbit\n\neu,eu,2,,,\nap,eu,9,,,\n";
+
+fn with_matrix(matrix: &str) -> String {
+    QUICKSTART
+        .replace("count: 4", "count: 4\n      regions: [eu, us]")
+        .replace("count: 2", "count: 2\n      region: eu")
+        .replace("  load:", &format!("  links: {{matrix: {matrix}, jitter: 500ms}}\n  load:"))
+}
+
+#[test]
+fn a_matrix_in_a_file_is_the_same_as_its_rows() {
+    let text = with_matrix("../mine.csv");
+    assert_eq!(netsplit_spec::named_files(&text).into_iter().collect::<Vec<_>>(), ["../mine.csv"]);
+    assert_eq!(netsplit_spec::named_files(QUICKSTART).len(), 0);
+    let file = NamedFile { path: "/a/mine.csv".to_owned(), text: Ok(ROWS.to_owned()) };
+    let files = Files::from([("../mine.csv".to_owned(), file)]);
+    let read = parse_with(&text, "t.yaml", &files).unwrap_or_else(|problems| panic!("{problems}"));
+    let rows = "[{from: eu, to: us, latency: 40ms, loss: 0.1%}, {from: us, to: eu, latency: 42.25ms, jitter: 1ms, rate: \
+                10mbit}, {from: eu, to: eu, latency: 1ms}, {from: ap, to: eu, latency: 4.5ms}]";
+    let written = parse(&with_matrix(rows), "t.yaml").unwrap();
+    assert_eq!(read, written);
+    let Document::Testnet(testnet) = &read[0] else { panic!("{read:?}") };
+    validate_testnet(testnet).unwrap();
+    assert_eq!(testnet.links.as_ref().unwrap().rows().len(), 3, "nobody is in ap");
+    // Without its file it is a document, and no testnet yet.
+    let Document::Testnet(unread) = parse(&text, "t.yaml").unwrap().remove(0) else { panic!("a testnet") };
+    let told = validate_testnet(&unread).unwrap_err().to_string();
+    assert!(told.ends_with("spec.links.matrix: the file `../mine.csv` has not been read"), "{told}");
+}
+
+#[test]
+fn a_pack_is_kept_by_its_name() {
+    let text = QUICKSTART
+        .replace("count: 4", "count: 4\n      regions: [Tokyo, Ireland]")
+        .replace("count: 2", "count: 2\n      region: Sydney")
+        .replace("  load:", "  links: {regions: aws-cometbft-e2e, loss: 0.1%}\n  load:");
+    let testnet = documents(&text).0.remove(0);
+    let links = testnet.links.as_ref().unwrap();
+    assert_eq!(serde_json::to_string(links).unwrap(), r#"{"regions":"aws-cometbft-e2e","loss":"0.1%"}"#);
+    let row = links.rows().into_iter().find(|row| row.from == "Tokyo" && row.to == "Ireland").unwrap();
+    assert_eq!(row.links.latency, Some(Duration::from_micros(100_000)));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use netsplit_spec::parse;
+use netsplit_spec::{Files, NamedFile, parse, parse_with};
 
 fn told(text: &str) -> Vec<String> {
     match parse(text, "a.yaml") {
@@ -514,4 +514,141 @@ fn a_list_of_problems_is_bounded() {
     let told = told(&testnet(&rows));
     assert_eq!(told.len(), 101);
     assert!(told[100].contains("more problems are not listed"), "{}", told[100]);
+}
+
+/// The links of two groups, in eu and us, below line 5.
+fn linked(links: &str) -> String {
+    testnet(&format!(
+        "  consensus: {{bft: {{blockTime: 500ms}}}}\n  links: {{{links}}}\n  nodes:\n    - {{name: v, role: validator, \
+         region: eu}}\n    - {{name: w, role: validator, regions: [us, eu]}}\n"
+    ))
+}
+
+#[test]
+fn each_kind_of_mistake_in_links_by_region() {
+    let both = "{from: eu, to: us, latency: 9ms}, {from: us, to: eu, latency: 9ms}";
+    let at = "a.yaml:6: Testnet/t: spec.links";
+    let rows: Vec<(String, String, &str)> = vec![
+        (
+            linked("regions: aws-cometbft"),
+            format!("{at}.regions: "),
+            "unknown pack `aws-cometbft`, did you mean `aws-cometbft-e2e`?",
+        ),
+        (
+            linked(&format!("matrix: [{both}], latency: 5ms")),
+            format!("{at}.latency: "),
+            "is given beside `matrix`, which says how long each link takes",
+        ),
+        (
+            linked(&format!("matrix: [{both}], regions: simblock-2019")),
+            format!("{at}.matrix: "),
+            "is given beside `regions`",
+        ),
+        (
+            linked("matrix: [{from: eu, to: us, latency: 9ms}]"),
+            format!("{at}.matrix: "),
+            "does not say how long packets take from `us` to `eu`: a row is one direction",
+        ),
+        (
+            linked(&format!("matrix: [{both}, {{from: eu, to: us, latency: 1ms}}]")),
+            format!("{at}.matrix[2]: "),
+            "is from and to the regions of spec.links.matrix[0] already",
+        ),
+        (
+            linked(&format!("matrix: [{both}, {{from: eu, to: eu, latency: 3s}}]")),
+            format!("{at}.matrix[2].latency: "),
+            "must be at most 2s",
+        ),
+        (
+            linked(&format!("matrix: [{both}, {{from: eu, to: eu, latency: 1ms, jitter: 2ms}}]")),
+            format!("{at}.matrix[2].jitter: "),
+            "is larger than `latency`",
+        ),
+        (
+            linked(&format!("matrix: [{both}, {{to: eu, latency: 1ms}}]")),
+            format!("{at}.matrix[2].from: "),
+            "is missing",
+        ),
+        (
+            linked(&format!("matrix: [{both}]")).replace("region: eu}", "region: eur}"),
+            "a.yaml:8: Testnet/t: spec.nodes[0].region: ".to_owned(),
+            "unknown region `eur`, did you mean `eu`?",
+        ),
+        (
+            linked(&format!("matrix: [{both}]")).replace("[us, eu]", "[us, moon]"),
+            "a.yaml:9: Testnet/t: spec.nodes[1].regions[1]: ".to_owned(),
+            "unknown region `moon`, valid are `eu`, `us`",
+        ),
+        (
+            linked(&format!("matrix: [{both}]")).replace(", region: eu}", "}"),
+            "a.yaml:8: Testnet/t: spec.nodes[0]: ".to_owned(),
+            "has no `region`, which `links: {matrix: ...}` needs: write for example `region: eu`",
+        ),
+    ];
+    for (text, place, part) in rows {
+        let told = told(&text);
+        assert_eq!(told.len(), 1, "{text}\n{told:#?}");
+        assert!(
+            told[0].starts_with(&place) && told[0].contains(part),
+            "{text}\nwanted {place}...{part}\n{told:#?}"
+        );
+    }
+}
+
+fn told_of_file(text: Result<&str, &str>) -> Vec<String> {
+    let text = text.map(str::to_owned).map_err(str::to_owned);
+    let files = Files::from([("m.csv".to_owned(), NamedFile { path: "net/m.csv".to_owned(), text })]);
+    match parse_with(&linked("matrix: m.csv"), "a.yaml", &files) {
+        Ok(_) => Vec::new(),
+        Err(problems) => problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn every_problem_of_a_matrix_file_is_told_at_once_with_its_line() {
+    let text = "# mine
+from,to,latency,loss,rate
+eu,us,9ms,2,
+us,eu,9,,10mbit
+
+us,us,1ms,,
+eu,eu,1ms
+e/u,us,,100%,1bit
+us,us,3s,,
+us,eu,9ms,100%,
+";
+    let line = |n: u32, what: &str| format!("net/m.csv:{n}: Testnet/t: spec.links.matrix: {what}");
+    let expected = [
+        line(3, "loss: `2` is not a share: write `2%` or `0.05%`, at most `100%`"),
+        line(4, "latency: `9` has no unit: write `9ms` or `9s`"),
+        line(7, "has 3 values, but there are 5 columns"),
+        line(8, "from: `e/u` contains `/`: only letters, digits, `-`, `_`, `.` and `:` are allowed"),
+        line(9, "latency: must be at most 2s"),
+        line(10, "loss: nothing would arrive: use a `cut`, which is proven as such"),
+    ];
+    assert_eq!(told_of_file(Ok(text)), expected);
+    let one = |text: &str, n: u32, part: &str| {
+        let told = told_of_file(Ok(text));
+        assert!(
+            told.len() == 1 && told[0].starts_with(&line(n, "")) && told[0].contains(part),
+            "{text}\n{told:#?}"
+        );
+    };
+    one("", 1, "is empty: the first line names the columns");
+    one("from,to,rtt\n", 1, "unknown column `rtt`");
+    one("from,rtt_ms\n", 1, "column `to` is missing");
+    one("from,to,jitter\n", 1, "must have one of the columns `latency`");
+    one("from,to,latency,rtt_ms\n", 1, "must have one of the columns `latency`");
+    one("from,to,rtt_ms,to\n", 1, "column `to` is given twice");
+    one("from,to,rtt_ms\neu,us,9\nus,eu,fast\n", 3, "rtt_ms: `fast` is not a number of milliseconds");
+    one("from,to,rtt_ms\neu,us,9\nus,eu,\n", 3, "latency: is missing: leave out the row");
+    one("from,to,rtt_ms\neu,us,9\nus,eu,9\neu,us,9\n", 4, "from `eu` to `us` is there already (line 2)");
+    one(&"x".repeat(2 << 20), 1, "larger than 1024 KiB");
+    let missing = told_of_file(Err("No such file"));
+    assert_eq!(missing, ["a.yaml:6: Testnet/t: spec.links.matrix: cannot read `m.csv`: No such file"]);
+    let told = told_of_file(Ok("from,to,rtt_ms\neu,us,9\n"));
+    assert!(
+        told.len() == 1 && told[0].starts_with("a.yaml:6: ") && told[0].contains("from `us` to `eu`"),
+        "{told:#?}"
+    );
 }

@@ -20,7 +20,8 @@ pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
     let file = args.experiment.display().to_string();
     let text = std::fs::read_to_string(&args.experiment)
         .map_err(|error| Usage(format!("cannot read {file}: {error} (`netsplit init` writes examples)")))?;
-    let experiment = documents::experiment(documents::parse(&text, &file)?, &file, args.name.as_deref())?;
+    let experiment =
+        documents::experiment(documents::parse_at(&text, &args.experiment)?, &file, args.name.as_deref())?;
     let asked = Asked { experiment, document: text, file };
     if let Some(found) = world.get(&asked.experiment.testnet).await?.filter(Found::is_alive) {
         eprintln!("running {} on {}, which runs already", asked.experiment.name, found.name());
@@ -63,7 +64,9 @@ fn find_testnet(args: &RunArgs, asked: &Asked) -> Result<Testnet> {
     if let Some(given) = &args.file {
         return documents::testnet(documents::read(given)?, &given.display().to_string(), Some(name));
     }
-    if let Ok(testnet) = documents::testnet(documents::parse(document, file)?, file, Some(name)) {
+    if let Ok(testnet) =
+        documents::testnet(documents::parse_at(document, &args.experiment)?, file, Some(name))
+    {
         return Ok(testnet);
     }
     if let Some((path, testnet)) = documents::beside(&args.experiment, name)? {

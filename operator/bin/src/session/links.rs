@@ -12,8 +12,12 @@ use anyhow::{Result, bail};
 use netsplit_backend::{
     CutRect, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, Proof, Share,
 };
-use netsplit_plan::{LinkFault, LinkRow, base_links, expected, faulted_links};
-use netsplit_spec::{Links, NodeIndex};
+use netsplit_plan::{
+    Base, LinkFault, LinkRow, base_links,
+    expected::{self, Expected},
+    faulted_links,
+};
+use netsplit_spec::{Links, NodeIndex, Testnet};
 
 /// Probes whose median is a link's latency.
 const LATENCY_SAMPLES: usize = 25;
@@ -28,7 +32,8 @@ const LOSS_SLACK: f64 = 0.02;
 pub struct LinkBook {
     names: Vec<String>,
     indices: BTreeMap<String, NodeIndex>,
-    base: Links,
+    base: Base,
+    expected: Expected,
     seed: u64,
 }
 
@@ -47,9 +52,11 @@ pub struct SeenLink {
 }
 
 impl LinkBook {
-    pub fn new(names: Vec<String>, base: Option<Links>, seed: u64) -> Self {
+    pub fn new(testnet: &Testnet) -> Self {
+        let names = netsplit_spec::node_names(testnet);
         let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index)).collect();
-        Self { names, indices, base: base.unwrap_or_default(), seed }
+        let (base, expected) = (Base::of(testnet), Expected::of(testnet));
+        Self { names, indices, base, expected, seed: testnet.seed() }
     }
 
     /// Whether links do something without any fault.
@@ -81,14 +88,14 @@ impl LinkBook {
     /// The whole desired state: the base, what the active faults make of it, and the links of `healing` ones, which are
     /// measured until they are seen at their base.
     pub fn request(&self, active: &[LinkFault], healing: &[LinkFault], lease: Duration) -> LinksRequest {
-        let mut base: BTreeMap<Pair, Links> = base_links(self.names.len(), self.base)
+        let mut base: BTreeMap<Pair, Links> = base_links(&self.base)
             .into_iter()
             .map(|LinkRow { from, to, links }| ((from, to), links))
             .collect();
         for pair in healing.iter().flat_map(pairs) {
             base.entry(pair).or_default();
         }
-        let faulted = faulted_links(self.base, active);
+        let faulted = faulted_links(&self.base, active);
         LinksRequest {
             seed: self.seed,
             base: base.into_iter().map(|(pair, links)| self.entry(pair, links)).collect(),
@@ -154,7 +161,7 @@ impl LinkBook {
     /// Every directed link, as asked for by the tables, and as measured.
     pub fn links(&self, active: &[LinkFault], seen: &LinksEvidence) -> Vec<SeenLink> {
         let by_name = by_name(seen);
-        let faulted: BTreeMap<Pair, Links> = faulted_links(self.base, active)
+        let faulted: BTreeMap<Pair, Links> = faulted_links(&self.base, active)
             .into_iter()
             .map(|LinkRow { from, to, links }| ((from, to), links))
             .collect();
@@ -167,7 +174,7 @@ impl LinkBook {
                 SeenLink {
                     from: a.clone(),
                     to: b.clone(),
-                    asked: faulted.get(&(from, to)).copied().unwrap_or(self.base),
+                    asked: faulted.get(&(from, to)).copied().unwrap_or_else(|| self.base.link(from, to)),
                     problem: measured.and_then(|link| match self.judge_one((from, to), active, link) {
                         Proof::Proven => None,
                         Proof::Unproven(what) | Proof::Violated(what) => Some(what),
@@ -180,9 +187,9 @@ impl LinkBook {
 
     fn judge_one(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Proof {
         let (a, b) = (&link.from, &link.to);
-        let latency = expected::latency(Some(&self.base), active, from, to);
+        let latency = self.expected.latency(active, from, to);
         let tolerance = expected::tolerance(latency);
-        let loss = f64::from(expected::loss(Some(&self.base), active, from, to)) / 1e6;
+        let loss = f64::from(self.expected.loss(active, from, to)) / 1e6;
         let Some(measured) = link.latency_us.filter(|_| link.samples >= LATENCY_SAMPLES) else {
             return Proof::Unproven(format!(
                 "{} probes have come from {a} to {b}: {LATENCY_SAMPLES} say how long they take",
@@ -276,13 +283,30 @@ fn state(links: Links) -> LinkState {
 #[cfg(test)]
 mod tests {
     use netsplit_backend::Counters;
+    use netsplit_spec::BaseLinks;
 
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
 
+    fn testnet(fields: &str) -> Testnet {
+        let text = format!(
+            "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: t}}\nspec: {{consensus: {{bft: \
+             {{blockTime: 1s}}}}, {fields}}}"
+        );
+        match netsplit_spec::parse(&text, "t.yaml").unwrap().remove(0) {
+            netsplit_spec::Document::Testnet(testnet) => testnet,
+            other @ netsplit_spec::Document::Experiment(_) => panic!("{other:?}"),
+        }
+    }
+
+    /// Of the nodes a, b and c.
     fn book(base: Option<Links>) -> LinkBook {
-        LinkBook::new(["a", "b", "c"].map(str::to_owned).to_vec(), base, 7)
+        let mut testnet = testnet("nodes: [{name: a, role: validator, count: 3}]");
+        testnet.links = base.map(|links| BaseLinks { links, ..BaseLinks::default() });
+        let names = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index)).collect();
+        LinkBook { names, indices, ..LinkBook::new(&testnet) }
     }
 
     fn latency(ms: u32) -> Links {
@@ -392,5 +416,28 @@ mod tests {
         assert_eq!(off.as_deref(), Some("packets from c to b take 13.00 ms, not 10.00 ms"));
         let few = LinkEvidence { samples: 3, ..seen("c", "b", 13, 100) };
         assert_eq!(problem(vec![few]), None, "too few to tell");
+    }
+
+    /// A pack in which the directions of a pair differ, and what a table would give that takes one for the other.
+    #[test]
+    fn each_direction_between_two_regions_has_its_own_figure() {
+        let matrix = "[{from: x, to: y, latency: 30ms}, {from: y, to: x, latency: 70ms}]";
+        let fields = format!(
+            "nodes: [{{name: v, role: validator, count: 3, regions: [x, y]}}], links: {{matrix: {matrix}, loss: 1%}}"
+        );
+        let book = LinkBook::new(&testnet(&fields));
+        let asked = book.request(&[], &[], MS);
+        let latency = |from: &str, to: &str| {
+            let found = asked.base.iter().find(|link| link.from == from && link.to == to);
+            found.map(|link| (link.state.latency, link.state.loss))
+        };
+        let loss = Share::millionths(10_000);
+        assert_eq!(latency("v-0", "v-1"), Some((30 * MS, loss)));
+        assert_eq!(latency("v-1", "v-0"), Some((70 * MS, loss)));
+        assert_eq!(latency("v-0", "v-2"), Some((Duration::ZERO, loss)), "both are in x");
+        let seen = |forth, back| evidence(vec![seen("v-0", "v-1", forth, 99), seen("v-1", "v-0", back, 99)]);
+        assert_eq!(book.base_problem(&[], &[], &seen(30, 70)), None);
+        let swapped = book.base_problem(&[], &[], &seen(70, 30));
+        assert_eq!(swapped.as_deref(), Some("packets from v-0 to v-1 take 70.00 ms, not 30.00 ms"));
     }
 }

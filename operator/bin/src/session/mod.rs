@@ -102,8 +102,7 @@ impl Session {
         };
         let clients: Vec<_> = plan.nodes.iter().map(client).collect();
         let wallet = chain.wallet(&plan)?;
-        let names = plan.nodes.iter().map(|node| node.name.clone()).collect();
-        let book = LinkBook::new(names, spec.links, plan.seed);
+        let book = LinkBook::new(&spec);
         Ok(Arc::new(Self {
             faults: FaultTable::new(Arc::clone(&backend), book, lease),
             load: LoadSlot::new(wallet, clients.clone()),

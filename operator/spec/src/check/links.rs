@@ -19,11 +19,33 @@ pub(crate) fn check(report: &mut Report, path: &str, links: &Links) {
 
 /// Of a testnet.
 pub(crate) fn check_base(report: &mut Report, path: &str, links: &Links) {
+    tell(report, path, base_problems(links));
+}
+
+/// Of a testnet's links whose latency is by region: no link's jitter is above its latency.
+pub(crate) fn check_beside_rows(report: &mut Report, path: &str, links: &Links) {
     tell(report, path, links.problems_above(LONGEST_BASE));
-    if links.jitter > Some(links.latency.unwrap_or_default()) {
-        let path = format!("{path}.jitter");
-        report.problem(&path, "is larger than `latency`: a packet cannot arrive before it was sent");
+}
+
+/// Of a row of a matrix.
+pub(crate) fn row_problems(links: &Links) -> Vec<(&'static str, String)> {
+    let mut problems = base_problems(links);
+    if links.latency.is_none() {
+        problems.push((
+            "latency",
+            "is missing: leave out the row if nobody knows how long packets take".to_owned(),
+        ));
     }
+    problems
+}
+
+fn base_problems(links: &Links) -> Vec<(&'static str, String)> {
+    let mut problems = links.problems_above(LONGEST_BASE);
+    if links.jitter > Some(links.latency.unwrap_or_default()) {
+        let problem = "is larger than `latency`: a packet cannot arrive before it was sent";
+        problems.push(("jitter", problem.to_owned()));
+    }
+    problems
 }
 
 fn tell(report: &mut Report, path: &str, problems: Vec<(&'static str, String)>) {

@@ -3,13 +3,15 @@
 mod cast;
 pub(crate) mod experiment;
 mod fault;
-mod links;
+pub(crate) mod links;
+pub(crate) mod regions;
 mod roster;
 pub(crate) mod testnet;
 
 pub(crate) use cast::Cast;
 pub use cast::select;
 pub(crate) use roster::Roster;
+pub(crate) use testnet::region_name;
 
 use crate::report::Report;
 use crate::units::clip;

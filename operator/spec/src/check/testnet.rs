@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::{MAX_NAME, label, links};
+use super::{MAX_NAME, label, regions};
 use crate::report::Report;
 use crate::testnet::{Consensus, Role, Testnet};
 use crate::units::{clip, format_duration};
@@ -36,9 +36,7 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
     if with_nodes {
         nodes(report, testnet);
     }
-    if let Some(links) = &testnet.links {
-        links::check_base(report, "spec.links", links);
-    }
+    regions::check(report, testnet, with_nodes);
     if let Some(load) = &testnet.load {
         between(report, "spec.load.transfersPerSecond", load.transfers_per_second.into(), 1, MAX_RATE.into());
         between(report, "spec.load.accounts", load.accounts.into(), 1, MAX_ACCOUNTS.into());

@@ -22,8 +22,8 @@ pub use schema::TextOrNumber;
 use serde::{Serialize, de::DeserializeOwned};
 pub use status::{Condition, ConditionStatus, set_condition};
 pub use testnet::{
-    BftSpec, ConsensusSpec, LinksSpec, LoadSpec, NodeGroupSpec, RetentionSpec, Testnet, TestnetSpec,
-    TestnetStatus, TimeoutsSpec,
+    BaseLinksSpec, BftSpec, ConsensusSpec, LinksSpec, LoadSpec, MatrixRowSpec, NodeGroupSpec, RetentionSpec,
+    Testnet, TestnetSpec, TestnetStatus, TimeoutsSpec,
 };
 
 /// The API group of both kinds.

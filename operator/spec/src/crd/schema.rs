@@ -37,6 +37,44 @@ pub(super) fn rate(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `2%`, `0.05%`; a bare zero needs no unit.
+pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 40,
+        "pattern": r"^(0|[0-9]+(\.[0-9]{1,6})?%)$",
+        "x-kubernetes-validations": [{
+            "rule": "type(self) != int || self == 0",
+            "message": "a share needs its sign: write for example 2%",
+        }],
+    })
+}
+
+/// `10mbit`.
+pub(super) fn bits(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 40,
+        "pattern": r"^[0-9]+(\.[0-9]{1,6})?[kKmMgG]?[bB][iI][tT]$",
+        "x-kubernetes-validations": [{
+            "rule": "type(self) != int",
+            "message": "a rate needs a unit: write for example 10mbit",
+        }],
+    })
+}
+
+/// What the link agents of pods cannot do.
+pub(super) fn no_duplicate(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "x-kubernetes-int-or-string": true,
+        "maxLength": 40,
+        "x-kubernetes-validations": [{
+            "rule": "type(self) == int && self == 0",
+            "message": "packets are not duplicated on Kubernetes, where link agents may open no raw socket (NET_RAW): remove it",
+        }],
+    })
+}
+
 /// `bridge`, `isolate`, a group, a node, or a side's number.
 pub(super) fn rest(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "x-kubernetes-int-or-string": true, "maxLength": 64, "minimum": 0 })

@@ -75,9 +75,9 @@ pub struct TestnetSpec {
     /// Who is a neighbour of whom: everyone with everyone, unless said otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub topology: Option<Topology>,
-    /// Base quality of every link.
+    /// What every link does without a fault.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub links: Option<LinksSpec>,
+    pub links: Option<BaseLinksSpec>,
     /// Signed transfers sent while the testnet runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub load: Option<LoadSpec>,
@@ -160,16 +160,65 @@ pub struct NodeGroupSpec {
     pub regions: Option<Vec<String>>,
 }
 
-/// Base quality of every link.
+/// What every link does without a fault.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct BaseLinksSpec {
+    /// A pack of measured wide-area links, such as aws-cometbft-e2e: every group needs its region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 40))]
+    pub regions: Option<String>,
+    /// In place of a pack: your own figures, a row for each direction between two regions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub matrix: Option<Vec<MatrixRowSpec>>,
+    #[serde(flatten)]
+    pub links: LinksSpec,
+}
+
+/// Links from the nodes of one region to those of another one, or to each other.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct MatrixRowSpec {
+    /// A region.
+    #[schemars(length(min = 1, max = 40))]
+    pub from: String,
+    /// A region.
+    #[schemars(length(min = 1, max = 40))]
+    pub to: String,
+    #[serde(flatten)]
+    pub links: LinksSpec,
+}
+
+/// What a packet meets on a link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LinksSpec {
     /// One way, such as 20ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
-    pub latency: TextOrNumber,
+    pub latency: Option<TextOrNumber>,
     /// Largest deviation from the latency.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub jitter: Option<TextOrNumber>,
+    /// Packets that are lost, such as 2%.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub loss: Option<TextOrNumber>,
+    /// Bits a second, such as 10mbit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::bits")]
+    pub rate: Option<TextOrNumber>,
+    /// Not on Kubernetes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::no_duplicate")]
+    pub duplicate: Option<TextOrNumber>,
+    /// Packets that skip the latency, and so overtake others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub reorder: Option<TextOrNumber>,
+    /// Packets in which a bit is flipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::share")]
+    pub corrupt: Option<TextOrNumber>,
 }
 
 /// Signed transfers sent while the testnet runs.

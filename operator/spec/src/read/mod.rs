@@ -3,6 +3,7 @@
 
 pub(crate) mod experiment;
 mod links;
+pub(crate) mod matrix;
 pub(crate) mod testnet;
 
 use std::time::Duration;

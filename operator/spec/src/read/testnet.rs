@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{Fields, choice, count, duration, fields, links, list, number, rate, switch, text};
 use crate::check::testnet::{MAX_GROUPS, MAX_REGIONS};
+use crate::files::Files;
 use crate::report::Report;
 use crate::testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
 use crate::tree::Node;
@@ -22,7 +23,7 @@ pub(crate) struct Draft {
 const STAND_IN: Duration = Duration::from_millis(500);
 
 /// `spec` is `None` if it is missing, which was reported.
-pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Draft {
+pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String, files: Option<&Files>) -> Draft {
     let mut draft = Draft {
         testnet: Testnet {
             name,
@@ -59,10 +60,7 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
         testnet.topology =
             choice(report, node, &spec.path("topology"), "topology", &choices).unwrap_or_default();
     }
-    if let Some(node) = spec.get("links") {
-        let links = fields(report, node, "spec.links", &links::FIELDS);
-        testnet.links = links.map(|links| links::read(report, &links));
-    }
+    testnet.links = spec.get("links").and_then(|node| links::read_base(report, node, files));
     testnet.load = spec.get("load").and_then(|node| read_load(report, node));
     testnet.seed = spec.get("seed").and_then(|node| number(report, node, &spec.path("seed")));
     testnet.retention = spec.get("retention").and_then(|node| {
