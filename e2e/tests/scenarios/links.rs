@@ -88,6 +88,106 @@ fn the_example_with_slow_links_passes() {
     lab.assert_nothing_left();
 }
 
+/// The file that a user is shown: wide-area links, and a region that is cut off.
+#[test]
+fn the_example_of_the_whole_world_passes() {
+    let lab = Lab::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/world.yaml");
+    let file = lab.write("world.yaml", &fs::read_to_string(example).unwrap());
+    let (code, outcome) = lab.decided(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::PASSED, "Passed"), "{}", outcome.words());
+    let [cable, slow] = outcome.faults.as_slice() else { panic!("two faults: {:?}", outcome.faults) };
+    assert!(cable.proven && cable.links == 2 * 2 * 5, "{cable:?}");
+    assert!(slow.proven && slow.links == 2 * 2, "{slow:?}");
+    lab.assert_nothing_left();
+}
+
+/// Half of what the pack has for the way there and back; each direction by itself.
+#[test]
+fn links_between_regions_are_what_the_pack_says() {
+    const PACK: &str = include_str!("../../../operator/spec/wan/seattle-peers.csv");
+    let lab = Lab::new();
+    let testnet = Testnet { links: "regions: seattle-peers, jitter: 1ms", ..Testnet::new("peers") };
+    let regions = ["n07", "n20", "n21", "n33"];
+    let file = lab
+        .write("peers.yaml", &testnet.yaml().replace("count: 4", "count: 4, regions: [n07, n20, n21, n33]"));
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    until("all links are measured as asked", MOMENT, || {
+        lab.links("peers").iter().all(|link| link.as_asked == Some(true))
+    });
+    let half = |from: usize, to: usize| -> f64 {
+        let start = format!("{},{},", regions[from], regions[to]);
+        let rtt = PACK.lines().find_map(|line| line.strip_prefix(&start)).unwrap();
+        rtt.parse::<f64>().unwrap() / 2.0
+    };
+    let links = lab.links("peers");
+    assert_eq!(links.len(), 12);
+    for (from, to) in (0..4).flat_map(|from| (0..4).map(move |to| (from, to))).filter(|(from, to)| from != to)
+    {
+        let ends = (format!("validator-{from}"), format!("validator-{to}"));
+        let link = links.iter().find(|link| (&link.from, &link.to) == (&ends.0, &ends.1)).unwrap();
+        assert_near(link, half(from, to));
+    }
+    for (from, to) in [(0, 1), (2, 3)] {
+        let both = half(from, to) + half(to, from);
+        let (from, to) = (format!("validator-{from}"), format!("validator-{to}"));
+        for (from, to) in [(&from, &to), (&to, &from)] {
+            assert_connects_within(&lab, "peers", from, to, both - 3.0..both + 15.0);
+        }
+    }
+    lab.ok(&["down"]);
+    lab.assert_nothing_left();
+}
+
+/// A user's own figures, from a file beside the YAML; the nodes of a fault by region, by role and by lot.
+#[test]
+fn a_users_own_matrix_and_faults_by_region() {
+    let lab = Lab::new();
+    let testnet = Testnet { links: "matrix: own.csv", full: 1, ..Testnet::new("own") };
+    let yaml = testnet.yaml();
+    let yaml = yaml
+        .replace("count: 4", "count: 4, regions: [lab, sea]")
+        .replace("count: 1", "count: 1, region: sea");
+    let file = lab.write("own.yaml", &yaml);
+    let ended = lab.run(&["up", "-f", &file, "--detach"]);
+    assert_eq!(ended.code, Some(exit::USAGE), "{ended:#?}");
+    assert!(ended.stderr.contains("spec.links.matrix: cannot read `own.csv`"), "{ended:#?}");
+    lab.write("own.csv", "from,to,latency,loss\nlab,sea,30ms,\nsea,lab,70,1\n");
+    let ended = lab.run(&["up", "-f", &file, "--detach"]);
+    for problem in
+        ["own.csv:3: Testnet/own: spec.links.matrix: latency: `70` has no unit", "loss: `1` is not a share"]
+    {
+        assert!(ended.stderr.contains(problem), "{ended:#?}");
+    }
+    lab.write("own.csv", "from,to,latency\nlab,sea,30ms\nsea,lab,70ms\n");
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    // Its file may go: what runs is whole.
+    fs::remove_file(lab.work().join("own.csv")).unwrap();
+    let of = |from: &str, to: &str| {
+        let links = lab.links("own");
+        links.into_iter().find(|link| link.from == from && link.to == to).unwrap()
+    };
+    until("links between regions are measured", MOMENT, || {
+        lab.links("own").iter().all(|link| link.as_asked != Some(false))
+            && of("validator-0", "validator-1").as_asked == Some(true)
+            && of("validator-1", "validator-0").as_asked == Some(true)
+    });
+    assert_near(&of("validator-0", "validator-1"), 30.0);
+    assert_near(&of("validator-1", "validator-0"), 70.0);
+    assert!(of("validator-0", "validator-2").measured.is_none(), "both are in the lab");
+    assert_connects_within(&lab, "own", "validator-0", "validator-1", 97.0..115.0);
+
+    let printed = lab.ok(&["link", "region:sea", "role:full", "--latency", "20ms", "--one-way"]);
+    assert!(printed.contains("full-0,validator-1,validator-3 -> full-0: latency 20ms"), "{printed}");
+    let printed = lab.ok(&["cut", "region:lab/random:1", "full"]);
+    assert!(printed.contains("2 directed links cut, proven"), "{printed}");
+    lab.ok(&["heal", "region:lab/random:1", "full"]);
+    let ended = lab.run(&["cut", "region:see", "full"]);
+    assert!(ended.stderr.contains("unknown region `see`, did you mean `sea`?"), "{ended:#?}");
+    lab.ok(&["down"]);
+    lab.assert_nothing_left();
+}
+
 /// While the agents hang, the rules of their queues end by themselves: the links are fast, whatever was asked.
 #[test]
 fn slow_links_that_nobody_holds_are_invalid() {
