@@ -26,6 +26,9 @@ setup-cluster: ## install what the Kubernetes test cluster needs (Debian package
 	@scripts/setup.sh cluster
 	@e2e/cluster/cluster.sh programs >/dev/null
 
+cometbft: ## build CometBFT from its Go module, once, and print where: for testnets with `chain: {cometbft: {}}`
+	@echo "NETSPLIT_COMETBFT=$$(scripts/cometbft.sh)/cometbft"
+
 build: setup ## build netsplit and netsplit-node
 	@echo "building (the first time compiles RocksDB: several minutes on two cores)"
 	$(CARGO) build $(PROFILE) --workspace --bins
@@ -73,7 +76,7 @@ gen: ## write what is generated from the types: the custom resource definitions
 	$(CARGO) build $(PROFILE) --workspace --example crds
 	$(BIN)/examples/crds charts/netsplit/crds
 
-test: setup setup-cluster check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets, Kubernetes
+test: setup setup-cluster cometbft check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets, Kubernetes
 	$(CARGO) build $(PROFILE) --workspace --bins --examples
 	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace
 
@@ -97,4 +100,4 @@ $(TOOLS)/bin/typos:
 	$(TOOLS)/python/bin/pip install --quiet --disable-pip-version-check typos==1.52.0
 	mkdir -p $(TOOLS)/bin && ln -sf $(TOOLS)/python/bin/typos $(TOOLS)/bin/typos
 
-.PHONY: help setup setup-cluster build images cluster-up cluster-down install demo demo-kubernetes check fmt fmt-check lint walls deny typos gen test sim bench soak clean
+.PHONY: help setup setup-cluster cometbft build images cluster-up cluster-down install demo demo-kubernetes check fmt fmt-check lint walls deny typos gen test sim bench soak clean

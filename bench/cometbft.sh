@@ -1,13 +1,11 @@
 #!/usr/bin/env bash
 # cometbft.sh SECONDS RATE: the baseline. Four CometBFT validators (kvstore, which checks no signature) on loopback
 # addresses, offered RATE 250-byte transactions a second over two connections for SECONDS. Prints key=value lines.
-# Needs go (>= 1.23, the first time only), curl, jq; builds into ~/.cache/netsplit/tools/bin.
+# Needs curl, jq, and Go the first time: scripts/cometbft.sh builds it.
 set -euo pipefail
 
 seconds=${1:?usage: cometbft.sh SECONDS RATE}
 rate=${2:?usage: cometbft.sh SECONDS RATE}
-version=v1.0.1
-tools=${XDG_CACHE_HOME:-$HOME/.cache}/netsplit/tools/bin
 addresses=(127.0.0.2 127.0.0.3 127.0.0.4 127.0.0.5)
 pids=()
 home=$(mktemp -d)
@@ -22,20 +20,6 @@ finish() {
 trap finish EXIT
 
 need() { command -v "$1" >/dev/null || { echo "cometbft.sh: $1 is not installed" >&2; exit 1; }; }
-
-install_tools() {
-    local missing=()
-    [ -x "$tools/cometbft" ] || missing+=(cmd/cometbft)
-    [ -x "$tools/load" ] || missing+=(test/loadtime/cmd/load)
-    [ -x "$tools/report" ] || missing+=(test/loadtime/cmd/report)
-    [ ${#missing[@]} -gt 0 ] || return 0
-    need go
-    echo "building CometBFT $version (once, some minutes)" >&2
-    local package
-    for package in "${missing[@]}"; do
-        GOBIN=$tools CGO_ENABLED=0 go install "github.com/cometbft/cometbft/$package@$version" >&2
-    done
-}
 
 # set FILE KEY VALUE: replaces every line "KEY = ..." of a TOML file.
 set_key() { sed -i -E "s|^$2 = .*|$2 = $3|" "$1"; }
@@ -81,7 +65,7 @@ per_second() {
 
 need curl
 need jq
-install_tools
+tools=$("$(dirname "$0")/../scripts/cometbft.sh")
 start
 deadline=$((SECONDS + 60))
 until [ "$(height 2>/dev/null || echo 0)" -ge 3 ]; do
@@ -92,14 +76,14 @@ idle=$(largest_mib)
 first=$(height)
 # Errors of single submissions show as fewer committed transactions.
 "$tools/load" -c 1 -T "$seconds" -r $((rate / 2)) -s 250 --broadcast-tx-method async --stats-output "$home/stats.csv" \
-    --endpoints "ws://${addresses[0]}:26657/v1/websocket,ws://${addresses[1]}:26657/v1/websocket" >"$home/load.log" 2>&1
+    --endpoints "ws://${addresses[0]}:26657/websocket,ws://${addresses[1]}:26657/websocket" >"$home/load.log" 2>&1
 loaded=$(largest_mib)
 rate_seen=$(per_second "$first" "$(height)")
 # The report reads the database, which must be closed.
 kill "${pids[@]}"
 wait "${pids[@]}" 2>/dev/null || true
 pids=()
-"$tools/report" --database-type pebbledb --data-dir "$home/node0/data" >"$home/report" 2>/dev/null
+"$tools/report" --database-type goleveldb --data-dir "$home/node0/data" >"$home/report" 2>/dev/null
 
 # latency NAME: from "NAME Latency: 297.1ms" or "1.2s", in milliseconds.
 latency() {
