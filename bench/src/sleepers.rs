@@ -33,6 +33,7 @@ impl Sleepers {
             node: name.clone(),
             files: Vec::new(),
             command: vec!["sleep".to_owned(), "3600".to_owned()],
+            environment: Vec::new(),
         };
         backend.start(names.iter().map(artifacts).collect()).await?;
         Ok(Self { backend, names, _folder: folder })

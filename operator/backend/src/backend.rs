@@ -50,6 +50,8 @@ pub struct NodeArtifacts {
     pub files: Vec<NodeFile>,
     /// Program and arguments; the working directory is the node's. A program without `/` is searched for.
     pub command: Vec<String>,
+    /// Variables of the program, in place of inherited ones of the same name.
+    pub environment: Vec<(String, String)>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -60,7 +60,7 @@ fn node(name: &str) -> NodeArtifacts {
         files.push(file("validator.key", &format!("vote of {name}\n"), 0o600));
     }
     let command = ["netsplit-node", "--config", "node.toml"].map(String::from).to_vec();
-    NodeArtifacts { node: name.into(), files, command }
+    NodeArtifacts { node: name.into(), files, command, environment: Vec::new() }
 }
 
 fn nodes(config: &KubernetesConfig) -> Vec<NodeArtifacts> {
@@ -139,6 +139,10 @@ fn what_cannot_be_an_object_is_refused() {
     assert!(matches!(refused(|_, nodes| nodes.push(node("light-0"))), RenderError::Unknown { .. }));
     assert!(matches!(refused(|_, nodes| nodes[1].command.push("--fast".into())), RenderError::Uneven { .. }));
     assert!(matches!(refused(|_, nodes| drop(nodes[1].files.pop())), RenderError::Uneven { .. }));
+    let other = |_: &mut KubernetesConfig, nodes: &mut Vec<NodeArtifacts>| {
+        nodes[1].environment.push(("RUST_LOG".into(), "debug".into()));
+    };
+    assert!(matches!(refused(other), RenderError::Uneven { .. }));
     assert!(matches!(
         refused(|_, nodes| nodes.iter_mut().for_each(|node| node.files[0].path = "../genesis.json".into())),
         RenderError::FileName { .. }

@@ -47,6 +47,8 @@ pub struct NodeArtifacts {
     pub files: Vec<ArtifactFile>,
     /// Program and arguments, to be run with the node's folder as working directory.
     pub command: Vec<String>,
+    /// Variables that the program finds in place of what it would inherit.
+    pub environment: Vec<(String, String)>,
 }
 
 /// One file of a node.

@@ -157,7 +157,7 @@ fn node_artifacts(
         files.push(file(VALIDATOR_KEY_FILE, key(Purpose::Validator), SECRET));
     }
     let command = [PROGRAM, "--config", CONFIG_FILE].map(String::from).to_vec();
-    Ok(NodeArtifacts { node: node.name.clone(), files, command })
+    Ok(NodeArtifacts { node: node.name.clone(), files, command, environment: Vec::new() })
 }
 
 fn peers(plan: &TestnetPlan, hosts: &[NodeHost], node: &PlannedNode) -> Result<PeerConfig, ArtifactsError> {

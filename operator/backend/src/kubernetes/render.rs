@@ -76,6 +76,7 @@ struct GroupFiles<'a> {
     /// In the group's Secret: path and key without the pod's name.
     own: Vec<(&'a Path, String)>,
     args: &'a [String],
+    environment: &'a [(String, String)],
     /// Changes when a file does.
     digest: String,
 }
@@ -141,10 +142,13 @@ fn group_files<'a>(
         if other.command != first.command {
             return Err(uneven("their commands"));
         }
+        if other.environment != first.environment {
+            return Err(uneven("their environments"));
+        }
     }
     let (shared, own) = all.into_iter().partition(|(_, key)| shared.contains_key(key));
     let args = first.command.get(1..).unwrap_or_default();
-    Ok(Some(GroupFiles { shared, own, args, digest: digest(members) }))
+    Ok(Some(GroupFiles { shared, own, args, environment: &first.environment, digest: digest(members) }))
 }
 
 /// A node reads its files when it starts: a group's pods are replaced, one at a time, when one of them changes. What only

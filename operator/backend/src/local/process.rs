@@ -125,6 +125,7 @@ impl Node {
         let (program, arguments) = argv.split_first().ok_or("an empty command")?;
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.spec.directory).env("NETSPLIT_NODE", &self.spec.name);
+        command.envs(self.spec.environment.iter().map(|(name, value)| (name, value)));
         Ok(command)
     }
 

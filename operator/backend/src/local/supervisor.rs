@@ -184,7 +184,8 @@ impl LocalBackend {
         let mut command = vec![self.find_program(program)?];
         command.extend(arguments.iter().cloned());
         let directory = self.directory(name)?;
-        Ok(NodeSpec { name: name.clone(), address, directory, log: self.log_path(name), command })
+        let environment = artifacts.environment.clone();
+        Ok(NodeSpec { name: name.clone(), address, directory, log: self.log_path(name), command, environment })
     }
 
     fn directory(&self, node: &str) -> Result<PathBuf, BackendError> {

@@ -25,6 +25,7 @@ pub(super) struct NodeSpec {
     pub(super) directory: PathBuf,
     pub(super) log: PathBuf,
     pub(super) command: Vec<String>,
+    pub(super) environment: Vec<(String, String)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

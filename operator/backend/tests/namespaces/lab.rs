@@ -144,6 +144,7 @@ pub(crate) fn artifacts(name: &str, command: &[&str]) -> NodeArtifacts {
         node: name.to_owned(),
         files: vec![NodeFile { path: "keys/node.key".into(), contents: b"secret".to_vec(), mode: 0o600 }],
         command: argv,
+        environment: Vec::new(),
     }
 }
 

@@ -254,5 +254,6 @@ pub fn for_backend(node: netsplit_chains::NodeArtifacts) -> NodeArtifacts {
         node: node.node,
         files: node.files.into_iter().map(file).collect(),
         command: node.command,
+        environment: node.environment,
     }
 }

@@ -157,6 +157,11 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
         container_port: port.into(),
         ..ContainerPort::default()
     };
+    let environment = files.environment.iter().map(|(name, value)| EnvVar {
+        name: name.clone(),
+        value: Some(value.clone()),
+        ..EnvVar::default()
+    });
     Container {
         name: NODE_CONTAINER.to_owned(),
         image: Some(config.images.node.clone()),
@@ -164,7 +169,7 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
         // The program is the image's entry point.
         args: Some(files.args.to_vec()),
         working_dir: Some(NODE_FOLDER.to_owned()),
-        env: Some(vec![field("POD_NAME", "metadata.name")]),
+        env: Some([field("POD_NAME", "metadata.name")].into_iter().chain(environment).collect()),
         ports: Some(vec![
             port("peer-tcp", "TCP", config.ports.peer),
             port("peer-udp", "UDP", config.ports.peer),
