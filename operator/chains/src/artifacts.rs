@@ -1,12 +1,12 @@
 //! What a node needs before it starts, as values: nothing here touches a disk, a clock or a network.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use netsplit_plan::TestnetPlan;
+use netsplit_plan::{PlannedNode, TestnetPlan};
 
 use crate::load::Wallet;
 
@@ -96,6 +96,38 @@ pub struct Port {
 pub enum Protocol {
     Tcp,
     Udp,
+}
+
+/// Whether there is one host for each node of the plan.
+pub(crate) fn hosts_fit(plan: &TestnetPlan, hosts: &[NodeHost]) -> Result<(), ArtifactsError> {
+    if hosts.len() == plan.nodes.len() {
+        return Ok(());
+    }
+    Err(ArtifactsError::Hosts { testnet: plan.name.clone(), nodes: plan.nodes.len(), hosts: hosts.len() })
+}
+
+/// The neighbours of a node, and where they are.
+pub(crate) fn neighbours<'a>(
+    plan: &'a TestnetPlan,
+    hosts: &'a [NodeHost],
+    node: &PlannedNode,
+) -> Result<Vec<(&'a PlannedNode, &'a NodeHost)>, ArtifactsError> {
+    let neighbour = |&index: &usize| match (plan.nodes.get(index), hosts.get(index)) {
+        (Some(peer), Some(host)) => Ok((peer, host)),
+        _ => {
+            let nodes = plan.nodes.len();
+            Err(ArtifactsError::UnknownPeer { node: node.name.clone(), peer: index, nodes })
+        }
+    };
+    node.peers.iter().map(neighbour).collect()
+}
+
+/// `host:port`, with the brackets that an IPv6 address needs.
+pub(crate) fn at_port(host: &str, port: u16) -> String {
+    match host.parse::<IpAddr>() {
+        Ok(address) => SocketAddr::new(address, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    }
 }
 
 /// Why a plan has no artifacts.

@@ -206,3 +206,14 @@ pub enum ClientError {
     #[error("node `{node}` gave a malformed answer to {call}: {what}")]
     Malformed { node: String, call: &'static str, what: String },
 }
+
+impl ClientError {
+    /// No connection, a lost one, or no answer in time.
+    pub(crate) fn unreachable(
+        node: &str,
+        call: &'static str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self::Unreachable { node: node.to_owned(), call, source: source.into() }
+    }
+}

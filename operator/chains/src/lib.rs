@@ -8,6 +8,7 @@
 
 pub mod artifacts;
 pub mod client;
+mod keys;
 pub mod load;
 pub mod netsplit;
 

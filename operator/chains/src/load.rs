@@ -28,6 +28,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use report::{Latency, LoadReport};
+pub(crate) use wallet::account_count;
 pub use wallet::{SignedTransfer, Wallet};
 
 use crate::client::ChainClient;

@@ -5,7 +5,7 @@ mod keys;
 mod wallet;
 mod wire;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,8 @@ use self::keys::{Purpose, derive};
 use self::wallet::{BALANCE, LoadWallet};
 use crate::Chain;
 use crate::artifacts::{
-    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol,
+    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol, at_port,
+    hosts_fit, neighbours,
 };
 use crate::client::{ChainClient, Connector};
 use crate::load::Wallet;
@@ -58,13 +59,7 @@ impl ChainArtifacts for Netsplit {
     }
 
     fn build(&self, plan: &TestnetPlan, hosts: &[NodeHost]) -> Result<Vec<NodeArtifacts>, ArtifactsError> {
-        if hosts.len() != plan.nodes.len() {
-            return Err(ArtifactsError::Hosts {
-                testnet: plan.name.clone(),
-                nodes: plan.nodes.len(),
-                hosts: hosts.len(),
-            });
-        }
+        hosts_fit(plan, hosts)?;
         let (genesis, _) = genesis(plan)?;
         // One buffer for all nodes: with many accounts it is the bulk of what is written.
         let genesis = Bytes::from(genesis.to_json());
@@ -161,30 +156,16 @@ fn node_artifacts(
 }
 
 fn peers(plan: &TestnetPlan, hosts: &[NodeHost], node: &PlannedNode) -> Result<PeerConfig, ArtifactsError> {
-    let peer = |&index: &usize| {
-        let (Some(peer), Some(host)) = (plan.nodes.get(index), hosts.get(index)) else {
-            let nodes = plan.nodes.len();
-            return Err(ArtifactsError::UnknownPeer { node: node.name.clone(), peer: index, nodes });
-        };
-        Ok(PeerAddress {
-            name: peer.name.clone(),
-            key: derive(plan.seed, Purpose::Node, &peer.name).public(),
-            address: at_port(&host.host, PEER_PORT),
-        })
+    let peer = |(peer, host): (&PlannedNode, &NodeHost)| PeerAddress {
+        name: peer.name.clone(),
+        key: derive(plan.seed, Purpose::Node, &peer.name).public(),
+        address: at_port(&host.host, PEER_PORT),
     };
-    let peers: Vec<_> = node.peers.iter().map(peer).collect::<Result<_, _>>()?;
+    let peers: Vec<_> = neighbours(plan, hosts, node)?.into_iter().map(peer).collect();
     let defaults = PeerLimits::default();
     // A mesh of many nodes needs room for all of them.
     let limits = PeerLimits { max_peers: defaults.max_peers.max(peers.len()), ..defaults };
     Ok(PeerConfig { listen: SocketAddr::new(hosts[node.index].bind, PEER_PORT), limits, peers })
-}
-
-/// `host:port`, with the brackets that an IPv6 address needs.
-fn at_port(host: &str, port: u16) -> String {
-    match host.parse::<IpAddr>() {
-        Ok(address) => SocketAddr::new(address, port).to_string(),
-        Err(_) => format!("{host}:{port}"),
-    }
 }
 
 fn invalid(plan: &TestnetPlan, file: &'static str, problems: &[Problem]) -> ArtifactsError {

@@ -1,6 +1,8 @@
 //! The accounts that load is sent from.
 
 use bytes::Bytes;
+use netsplit_plan::TestnetPlan;
+use netsplit_spec::Load;
 
 use crate::client::Id;
 
@@ -16,6 +18,11 @@ pub trait Wallet: Send + Sync {
     /// The transfer of that account with that nonce. Always the same bytes, so that sending it again after a
     /// lost answer can at most be refused as a duplicate.
     fn transfer(&self, account: usize, nonce: u64) -> SignedTransfer;
+}
+
+/// How many accounts a testnet has for load, whether its spec asks for load or a person starts it later.
+pub(crate) fn account_count(plan: &TestnetPlan) -> usize {
+    plan.load.map_or(Load::DEFAULT_ACCOUNTS, |load| load.accounts) as usize
 }
 
 /// A transaction that is ready to be submitted.

@@ -1,6 +1,5 @@
 //! A node of ours over its gRPC API.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -85,13 +84,9 @@ impl NetsplitClient {
         match timeout(CALL_LIMIT, answer).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(failed(&self.node, call, status)),
-            Err(elapsed) => Err(unreachable(&self.node, call, elapsed.into())),
+            Err(elapsed) => Err(ClientError::unreachable(&self.node, call, elapsed)),
         }
     }
-}
-
-fn unreachable(node: &str, call: &'static str, source: Box<dyn Error + Send + Sync>) -> ClientError {
-    ClientError::Unreachable { node: node.to_owned(), call, source }
 }
 
 /// Which part of a failure is the network's and which the node's word. tonic reports what it cannot classify,
@@ -99,7 +94,7 @@ fn unreachable(node: &str, call: &'static str, source: Box<dyn Error + Send + Sy
 fn failed(node: &str, call: &'static str, status: Status) -> ClientError {
     match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
-            unreachable(node, call, status.into())
+            ClientError::unreachable(node, call, status)
         }
         code => ClientError::Refused {
             node: node.to_owned(),
@@ -132,7 +127,7 @@ impl ChainClient for NetsplitClient {
         let answer = match timeout(CALL_LIMIT, api.stream_blocks(request)).await {
             Ok(Ok(response)) => response.into_inner(),
             Ok(Err(status)) => return Err(stream_failed(&self.node, from_height, status)),
-            Err(elapsed) => return Err(unreachable(&self.node, CALL, elapsed.into())),
+            Err(elapsed) => return Err(ClientError::unreachable(&self.node, CALL, elapsed)),
         };
         let node = self.node.clone();
         // Ends with the first error: what follows one would leave a gap.

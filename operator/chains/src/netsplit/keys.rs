@@ -1,6 +1,4 @@
-//! Every key of a testnet, derived from its seed: a rerun is the same network.
-//!
-//! A node's keys hang on its name and not on its place, so that adding nodes to a group changes no other key.
+//! What keys are for.
 
 use netsplit_core::SecretKey;
 
@@ -16,7 +14,6 @@ pub(super) enum Purpose {
 }
 
 impl Purpose {
-    /// Hard-coded, globally unique strings, as BLAKE3's key derivation asks for.
     fn context(self) -> &'static str {
         match self {
             Self::Node => "netsplit testnet v1 node key",
@@ -28,10 +25,7 @@ impl Purpose {
 
 /// The key of that purpose for that holder, in the testnet of that seed.
 pub(super) fn derive(seed: u64, purpose: Purpose, holder: &str) -> SecretKey {
-    // The seed has a fixed length, so that seed and holder cannot run together.
-    let mut material = seed.to_le_bytes().to_vec();
-    material.extend_from_slice(holder.as_bytes());
-    SecretKey::from_seed(blake3::derive_key(purpose.context(), &material))
+    SecretKey::from_seed(crate::keys::derive(seed, purpose.context(), holder))
 }
 
 #[cfg(test)]

@@ -4,22 +4,16 @@ use std::fmt;
 
 use netsplit_core::{Action, Hash, SecretKey, SignedTransaction, TransactionBody};
 use netsplit_plan::TestnetPlan;
-use netsplit_spec::Load;
 
 use super::keys::{Purpose, derive};
 use crate::client::Id;
-use crate::load::{SignedTransfer, Wallet};
+use crate::load::{SignedTransfer, Wallet, account_count};
 
 /// What each account has at the start: a thousand million transfers of [`AMOUNT`] and [`FEE`] are two thousandths
 /// of it, and a million accounts still fit the ledger's total.
 pub(super) const BALANCE: u64 = 1_000_000_000_000;
 const AMOUNT: u64 = 1;
 const FEE: u64 = 1;
-
-/// How many accounts a testnet funds for load, whether its spec asks for load or a person starts it later.
-pub(super) fn account_count(plan: &TestnetPlan) -> usize {
-    plan.load.map_or(Load::DEFAULT_ACCOUNTS, |load| load.accounts) as usize
-}
 
 /// Accounts with their keys.
 pub(super) struct LoadWallet {
