@@ -121,6 +121,11 @@ pub fn to_event(event: &TimelineEvent) -> Result<ExperimentEvent> {
 }
 
 impl RunOutcome {
+    /// Whether its figures of load are of a chain that checks no signature.
+    pub fn is_load_unchecked(&self) -> bool {
+        self.load.as_ref().is_some_and(|load| load.get("signaturesChecked") == Some(&Value::Bool(false)))
+    }
+
     /// Small enough for an object of Kubernetes: few points, no single links.
     pub fn slim(&self) -> Self {
         let heights = self.series.points.len() * self.nodes.len().max(1);
@@ -165,8 +170,9 @@ impl RunOutcome {
         }
         if let Some(load) = &self.load {
             let number = |path: &str| load.pointer(path).and_then(Value::as_f64).unwrap_or(0.0);
+            let unchecked = if self.is_load_unchecked() { ", no signature is checked" } else { "" };
             let line = format!(
-                "load since the start: {:.0} transfers final of {:.0} accepted ({:.0}/s), submit to final p50 {:.0} ms, p99 {:.0} ms\n\n",
+                "load since the start: {:.0} transfers final of {:.0} accepted ({:.0}/s), submit to final p50 {:.0} ms, p99 {:.0} ms{unchecked}\n\n",
                 number("/committed"),
                 number("/accepted"),
                 number("/committedPerSecond"),

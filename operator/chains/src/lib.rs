@@ -3,7 +3,7 @@
 //!
 //! * [`artifacts`]: [`ChainArtifacts`], pure: a plan and hosts in, files and commands out.
 //! * [`client`]: [`ChainClient`], one running node seen from outside, over connections that a backend hands out.
-//! * [`load`]: [`LoadGenerator`], signed transfers at a set rate, measured from submit to final.
+//! * [`load`]: [`LoadGenerator`], transfers at a set rate, measured from submit to final.
 //! * [`netsplit`]: all three for our own node. Another chain is one more module of this kind.
 
 pub mod artifacts;

@@ -1,4 +1,4 @@
-//! Signed transfers at a set rate, from many accounts over many nodes, measured from submit to final.
+//! Transfers at a set rate, from many accounts over many nodes, measured from submit to final.
 //!
 //! A pacer hands out credit by the clock, so that a late tick is made up for and never adds drift. Each node has
 //! a lane, which owns a share of the accounts: one account always goes through one node, so that its nonces
@@ -102,7 +102,8 @@ impl LoadGenerator {
             return Err(LoadError::TooFewAccounts { accounts: wallet.accounts(), nodes: clients.len() });
         }
         let (stop, stopped) = watch::channel(false);
-        let (publish, live) = watch::channel(LoadReport::default());
+        let nothing = LoadReport { signatures_checked: wallet.is_checked(), ..LoadReport::default() };
+        let (publish, live) = watch::channel(nothing);
         let conductor = tokio::spawn(conductor::run(config, wallet, clients, stopped, publish));
         Ok(Self { stop, live, conductor })
     }

@@ -41,8 +41,9 @@ pub async fn run(world: &dyn World, args: &LoadArgs) -> Result<()> {
 
 /// One line of figures.
 pub fn line(load: &LoadProgress) -> String {
+    let unchecked = if load.signatures_checked { "" } else { "; no signature is checked" };
     format!(
-        "{} offered, {} accepted, {} refused, {} final ({:.0}/s); submit to final p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms",
+        "{} offered, {} accepted, {} refused, {} final ({:.0}/s); submit to final p50 {:.0} ms, p90 {:.0} ms, p99 {:.0} ms, max {:.0} ms{unchecked}",
         load.offered,
         load.accepted,
         load.refused,
@@ -64,5 +65,6 @@ pub fn json(load: &LoadProgress) -> Value {
             "p50": load.latency_p50_ms, "p90": load.latency_p90_ms, "p99": load.latency_p99_ms,
             "max": load.latency_max_ms,
         },
+        "signaturesChecked": load.signatures_checked,
     })
 }

@@ -24,5 +24,6 @@ pub fn to_progress(report: &LoadReport, done: bool) -> LoadProgress {
         latency_max_ms: report.latency.max_ms,
         refused_by_reason,
         done,
+        signatures_checked: report.signatures_checked,
     }
 }

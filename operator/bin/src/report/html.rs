@@ -123,11 +123,13 @@ fn charts(outcome: &RunOutcome) -> Markup {
         .map(|(rate, point)| (seconds(point.at_ms), rate))
         .collect();
     let latency = points.iter().map(|point| (seconds(point.at_ms), point.latency_ms)).collect();
+    let transfers =
+        if outcome.is_load_unchecked() { "Transfers final, none signed" } else { "Transfers final" };
     html! {
         section {
             h2 { "What happened" }
             (chart("Final height of each node", "", outcome.nodes.iter().enumerate().map(node).collect()))
-            (chart("Transfers final", "a second", vec![Line { name: "final".to_owned(), points: rate }]))
+            (chart(transfers, "a second", vec![Line { name: "final".to_owned(), points: rate }]))
             (chart("From submit to final, mean", "ms", vec![Line { name: "latency".to_owned(), points: latency }]))
         }
     }
@@ -185,6 +187,15 @@ mod tests {
             assert!(!page.contains(outside), "it needs nothing from outside: {outside}");
         }
         assert!(page.contains("FAILED") && page.contains("class=\"band\""));
+    }
+
+    #[test]
+    fn transfers_that_nobody_signs_are_told_apart() {
+        let mut outcome = sample::passed();
+        for (load, unsigned) in [(None, false), (Some(true), false), (Some(false), true)] {
+            outcome.load = load.map(|checked| serde_json::json!({ "signaturesChecked": checked }));
+            assert_eq!(render(&outcome).contains("Transfers final, none signed"), unsigned);
+        }
     }
 
     #[test]

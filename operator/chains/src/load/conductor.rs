@@ -32,7 +32,7 @@ pub(super) async fn run(
     mut stopped: watch::Receiver<bool>,
     publish: watch::Sender<LoadReport>,
 ) -> LoadReport {
-    let tracker = Arc::new(Tracker::new(wallet.accounts()));
+    let tracker = Arc::new(Tracker::new(wallet.as_ref()));
     // Both sets end their tasks when they go out of scope, and so when this future is dropped.
     let mut follower = JoinSet::new();
     let (open, mut opened) = watch::channel(false);

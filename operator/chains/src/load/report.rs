@@ -35,6 +35,8 @@ pub struct LoadReport {
     pub latency: Latency,
     /// How long the load has run, without settling.
     pub seconds: f64,
+    /// Whether the chain checks a signature on each transfer.
+    pub signatures_checked: bool,
 }
 
 impl LoadReport {
@@ -129,8 +131,8 @@ impl Counters {
         self.latency.saturating_record(latency.as_micros() as u64);
     }
 
-    /// `seconds` is how long the load has run, `offered` what its rate asked for.
-    pub fn report(&self, offered: u64, ran: Duration) -> LoadReport {
+    /// `ran` is how long the load has run, `offered` what its rate asked for.
+    pub fn report(&self, offered: u64, ran: Duration, signatures_checked: bool) -> LoadReport {
         let over = ran.max(self.last_commit).as_secs_f64();
         let quantile = |q: f64| self.latency.value_at_quantile(q) as f64 / 1000.0;
         LoadReport {
@@ -155,6 +157,7 @@ impl Counters {
                 }
             },
             seconds: ran.as_secs_f64(),
+            signatures_checked,
         }
     }
 }

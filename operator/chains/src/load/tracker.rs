@@ -9,6 +9,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
+use super::Wallet;
 use super::report::{Counters, LoadReport};
 use crate::client::{BlockSeen, BlocksQuery, ChainClient, ClientError, Id, StartAt};
 
@@ -41,15 +42,17 @@ pub(super) struct Tracker {
     /// Height of the newest block seen.
     height: AtomicU64,
     started: OnceLock<Instant>,
+    signatures_checked: bool,
 }
 
 impl Tracker {
-    pub fn new(accounts: usize) -> Self {
+    pub fn new(wallet: &dyn Wallet) -> Self {
         Self {
             state: Mutex::new(State { flights: HashMap::new(), counters: Counters::new() }),
-            confirmed: (0..accounts).map(|_| AtomicU64::new(0)).collect(),
+            confirmed: (0..wallet.accounts()).map(|_| AtomicU64::new(0)).collect(),
             height: AtomicU64::new(0),
             started: OnceLock::new(),
+            signatures_checked: wallet.is_checked(),
         }
     }
 
@@ -68,7 +71,7 @@ impl Tracker {
     }
 
     pub fn report(&self, offered: u64, ran: Duration) -> LoadReport {
-        self.lock().counters.report(offered, ran)
+        self.lock().counters.report(offered, ran, self.signatures_checked)
     }
 
     /// The lowest nonce of that account that is not known to be final.

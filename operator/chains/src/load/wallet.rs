@@ -18,6 +18,9 @@ pub trait Wallet: Send + Sync {
     /// The transfer of that account with that nonce. Always the same bytes, so that sending it again after a
     /// lost answer can at most be refused as a duplicate.
     fn transfer(&self, account: usize, nonce: u64) -> SignedTransfer;
+
+    /// Whether the chain checks a signature on each of them: figures of chains that do and that do not do not compare.
+    fn is_checked(&self) -> bool;
 }
 
 /// How many accounts a testnet has for load, whether its spec asks for load or a person starts it later.

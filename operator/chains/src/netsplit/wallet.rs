@@ -75,4 +75,8 @@ impl Wallet for LoadWallet {
         let transaction = SignedTransaction::sign(&body, &self.keys[account]);
         SignedTransfer { id: Id(*transaction.id().as_bytes()), bytes: transaction.to_bytes() }
     }
+
+    fn is_checked(&self) -> bool {
+        true
+    }
 }
