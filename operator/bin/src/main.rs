@@ -12,6 +12,7 @@ mod paths;
 mod pipe;
 mod pod_agent;
 mod problem;
+mod programs;
 mod quality;
 mod report;
 mod selector;

@@ -28,6 +28,9 @@ impl From<IpAddr> for NodeHost {
 
 /// Turns a plan into what each node needs. Pure: the same plan and hosts give the same bytes.
 pub trait ChainArtifacts: Send + Sync {
+    /// What its nodes run.
+    fn program(&self) -> Program;
+
     /// The ports that its nodes listen on.
     fn ports(&self) -> Ports;
 
@@ -96,6 +99,17 @@ pub struct Port {
 pub enum Protocol {
     Tcp,
     Udp,
+}
+
+/// The program that nodes are started from, and how a user comes by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Program {
+    /// As nodes' commands begin with it.
+    pub name: &'static str,
+    /// The variable that says where it is, for a user who wants no search.
+    pub variable: Option<&'static str>,
+    /// What to do when it is not there.
+    pub remedy: &'static str,
 }
 
 /// Whether there is one host for each node of the plan.

@@ -15,7 +15,7 @@ pub mod netsplit;
 use std::sync::Arc;
 
 pub use artifacts::{
-    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol,
+    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Program, Protocol,
 };
 pub use client::{
     BlockSeen, BlockStream, BlocksQuery, ChainClient, ClientError, Connector, Health, Id, Io, NodeState,

@@ -24,8 +24,8 @@ use self::keys::{Purpose, derive};
 use self::wallet::{BALANCE, LoadWallet};
 use crate::Chain;
 use crate::artifacts::{
-    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Protocol, at_port,
-    hosts_fit, neighbours,
+    ArtifactFile, ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost, Port, Ports, Program, Protocol,
+    at_port, hosts_fit, neighbours,
 };
 use crate::client::{ChainClient, Connector};
 use crate::load::Wallet;
@@ -52,6 +52,10 @@ const POWER: u64 = 1;
 pub struct Netsplit;
 
 impl ChainArtifacts for Netsplit {
+    fn program(&self) -> Program {
+        Program { name: PROGRAM, variable: None, remedy: "put it beside netsplit: `make install` does" }
+    }
+
     fn ports(&self) -> Ports {
         // Sessions are TCP; UDP on the same number belongs to discovery.
         let peer = |protocol| Port { protocol, number: PEER_PORT };

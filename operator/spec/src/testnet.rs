@@ -75,6 +75,8 @@ pub enum Chain {
 }
 
 impl Chain {
+    pub const ALL: [Self; 1] = [Self::Netsplit];
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Netsplit => "netsplit",

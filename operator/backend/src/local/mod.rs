@@ -29,7 +29,7 @@ use std::os::fd::{AsFd, OwnedFd};
 pub use doctor::{Check, CheckStatus, doctor};
 pub use inner::run_inner;
 pub use network::MAX_NODES;
-pub use supervisor::{LocalBackend, LocalConfig};
+pub use supervisor::{LocalBackend, LocalConfig, is_program};
 
 /// Subcommand that must call [`run_inner`].
 pub const INNER_COMMAND: &str = "__inner";

@@ -61,6 +61,13 @@ impl LocalConfig {
         let program_dirs = exe.parent().map(Path::to_path_buf).into_iter().collect();
         Ok(Self { state_dir, exe, program_dirs, grace: Duration::from_secs(5) })
     }
+
+    /// Where a program without `/` is: in the program directories, then on the `PATH`.
+    pub fn program(&self, name: &str) -> Option<PathBuf> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let directories = self.program_dirs.iter().cloned().chain(std::env::split_paths(&path));
+        directories.map(|directory| directory.join(name)).find(|file| is_program(file))
+    }
 }
 
 /// A testnet on this machine.
@@ -185,7 +192,14 @@ impl LocalBackend {
         command.extend(arguments.iter().cloned());
         let directory = self.directory(name)?;
         let environment = artifacts.environment.clone();
-        Ok(NodeSpec { name: name.clone(), address, directory, log: self.log_path(name), command, environment })
+        Ok(NodeSpec {
+            name: name.clone(),
+            address,
+            directory,
+            log: self.log_path(name),
+            command,
+            environment,
+        })
     }
 
     fn directory(&self, node: &str) -> Result<PathBuf, BackendError> {
@@ -198,18 +212,18 @@ impl LocalBackend {
         if program.contains('/') {
             return Ok(program.to_owned());
         }
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        let directories = self.config.program_dirs.iter().cloned().chain(std::env::split_paths(&path));
-        let executable = |file: &PathBuf| {
-            fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-        };
-        let found = directories.map(|directory| directory.join(program)).find(executable);
+        let found = self.config.program(program);
         found.and_then(|file| file.to_str().map(str::to_owned)).ok_or_else(|| {
             let looked: Vec<_> =
                 self.config.program_dirs.iter().map(|dir| dir.display().to_string()).collect();
             BackendError::Invalid(format!("no program {program} in {} or in PATH", looked.join(", ")))
         })
     }
+}
+
+/// Whether a file can be run, at least by someone.
+pub fn is_program(file: &Path) -> bool {
+    fs::metadata(file).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 /// A testnet works without; its nodes are then reached through the supervisor alone.

@@ -5,11 +5,13 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use netsplit_backend::{
     Backend, NodePlace, NodeSignal, NodeState, NodeStatus,
     local::{LocalBackend, LocalConfig},
 };
+use netsplit_chains::Ports;
+use netsplit_links::PeerPorts;
 use netsplit_plan::plan_testnet;
 use netsplit_proto::control;
 use netsplit_spec::Testnet as Spec;
@@ -17,7 +19,7 @@ use netsplit_spec::Testnet as Spec;
 use super::{forward::forward, load};
 use crate::{
     paths::TestnetDir,
-    quality,
+    programs, quality,
     session::{Session, faults::Fault, for_backend, links::SeenLink, unix_ms},
 };
 
@@ -58,10 +60,19 @@ impl Testnet {
     pub async fn start(&self) -> Result<()> {
         let Session { plan, chain, backend, .. } = &*self.session;
         let hosts: Vec<_> = self.places.iter().map(|place| place.address.into()).collect();
-        let artifacts = chain.build(plan, &hosts)?;
-        backend.start(artifacts.into_iter().map(for_backend).collect()).await?;
-        self.session.follow(1)?;
+        let program = chain.program();
+        let found = programs::find(program, &LocalConfig::new(self.dir.root.clone())?)?;
+        let found = found.to_str().with_context(|| format!("{} is not UTF-8", found.display()))?;
+        let mut artifacts: Vec<_> = chain.build(plan, &hosts)?.into_iter().map(for_backend).collect();
+        for first in artifacts.iter_mut().filter_map(|node| node.command.first_mut()) {
+            if first == program.name {
+                found.clone_into(first);
+            }
+        }
         let ports = chain.ports();
+        ensure_faults_reach(&ports)?;
+        backend.start(artifacts).await?;
+        self.session.follow(1)?;
         let mut forwards = Vec::with_capacity(plan.nodes.len());
         for node in &plan.nodes {
             let to = |port| forward(Arc::clone(backend), node.name.clone(), port);
@@ -126,6 +137,15 @@ impl Testnet {
             started_ms: self.started_ms,
         }
     }
+}
+
+/// A cut that nothing of the nodes' traffic meets would be proven by its probes all the same.
+fn ensure_faults_reach(ports: &Ports) -> Result<()> {
+    let reached = PeerPorts::default().peer;
+    let other = ports.peer.iter().find(|port| port.number != reached);
+    other.map_or(Ok(()), |port| {
+        bail!("the chain's nodes speak to each other at port {}: faults reach {reached} only", port.number)
+    })
 }
 
 /// A fault as the command line is told.

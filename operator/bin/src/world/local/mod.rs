@@ -23,7 +23,7 @@ use self::client::Client;
 use super::{Asked, Found, Handle, Launched, Logs, Told, World};
 use crate::{
     paths::{self, TestnetDir},
-    problem,
+    problem, programs,
 };
 
 /// The testnets of this user on this machine.
@@ -42,7 +42,9 @@ impl World for Local {
 
     async fn doctor(&self) -> Result<Vec<Check>> {
         let scratch = std::env::temp_dir().join(format!("netsplit-doctor-{}", std::process::id()));
-        let checks = netsplit_backend::local::doctor(LocalConfig::new(scratch.clone())?).await;
+        let config = LocalConfig::new(scratch.clone())?;
+        let mut checks = netsplit_backend::local::doctor(config.clone()).await;
+        checks.extend(programs::checks(&config));
         match std::fs::remove_dir_all(&scratch) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(checks),
