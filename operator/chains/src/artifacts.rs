@@ -31,6 +31,9 @@ pub trait ChainArtifacts: Send + Sync {
     /// What its nodes run.
     fn program(&self) -> Program;
 
+    /// Why its nodes cannot run as pods, as a sentence; none if they can.
+    fn not_in_pods(&self) -> Option<&'static str>;
+
     /// The ports that its nodes listen on.
     fn ports(&self) -> Ports;
 

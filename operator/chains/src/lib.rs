@@ -4,10 +4,12 @@
 //! * [`artifacts`]: [`ChainArtifacts`], pure: a plan and hosts in, files and commands out.
 //! * [`client`]: [`ChainClient`], one running node seen from outside, over connections that a backend hands out.
 //! * [`load`]: [`LoadGenerator`], transfers at a set rate, measured from submit to final.
-//! * [`netsplit`]: all three for our own node. Another chain is one more module of this kind.
+//! * [`netsplit`]: all three for our own node.
+//! * [`cometbft`]: all three for CometBFT. Another chain is one more module of this kind.
 
 pub mod artifacts;
 pub mod client;
+pub mod cometbft;
 mod keys;
 pub mod load;
 pub mod netsplit;
@@ -33,5 +35,6 @@ pub trait Chain: ChainArtifacts {
 pub fn of(chain: netsplit_spec::Chain) -> Arc<dyn Chain> {
     match chain {
         netsplit_spec::Chain::Netsplit => Arc::new(netsplit::Netsplit),
+        netsplit_spec::Chain::Cometbft {} => Arc::new(cometbft::Cometbft),
     }
 }

@@ -56,6 +56,10 @@ impl ChainArtifacts for Netsplit {
         Program { name: PROGRAM, variable: None, remedy: "put it beside netsplit: `make install` does" }
     }
 
+    fn not_in_pods(&self) -> Option<&'static str> {
+        None
+    }
+
     fn ports(&self) -> Ports {
         // Sessions are TCP; UDP on the same number belongs to discovery.
         let peer = |protocol| Port { protocol, number: PEER_PORT };

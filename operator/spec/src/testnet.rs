@@ -66,20 +66,23 @@ fn is_yes(value: &bool) -> bool {
     *value
 }
 
-/// Which chain's node is run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
+/// Which chain's node is run: `netsplit`, or the name of another with its options.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Chain {
     #[default]
     Netsplit,
+    /// CometBFT with the key-value store that it brings along.
+    Cometbft {},
 }
 
 impl Chain {
-    pub const ALL: [Self; 1] = [Self::Netsplit];
+    pub const ALL: [Self; 2] = [Self::Netsplit, Self::Cometbft {}];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Netsplit => "netsplit",
+            Self::Cometbft {} => "cometbft",
         }
     }
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers are not inside a test function")]
 
-use netsplit_spec::{Document, crd, parse};
+use netsplit_spec::{Chain, Document, crd, parse};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../charts/netsplit/crds");
 
@@ -31,6 +31,7 @@ fn the_examples_mean_the_same_as_objects_and_as_files() {
     for text in [
         include_str!("../../../examples/quickstart.yaml"),
         include_str!("../../../examples/split-brain.yaml"),
+        include_str!("../../../examples/cometbft.yaml"),
     ] {
         let documents = parse(text, "example").unwrap();
         let objects: Vec<_> = text.split("\n---\n").map(object).collect();
@@ -94,6 +95,22 @@ fn a_testnet_without_faults_takes_no_experiment_that_has_some() {
     assert!(refused.to_string().contains("faults: off"), "{refused}");
 }
 
+#[test]
+fn a_chain_is_a_word_or_a_map_with_its_options() {
+    for (written, chain) in [("netsplit", Chain::Netsplit), ("{cometbft: {}}", Chain::Cometbft {})] {
+        let spec = format!(
+            "{{chain: {written}, consensus: {{bft: {{blockTime: 1s}}}}, nodes: [{{name: a, role: validator}}]}}"
+        );
+        let read = testnet(&spec).read().unwrap();
+        assert_eq!(read.chain, chain);
+        assert_eq!(crd::Testnet::of(&read).unwrap().read().unwrap(), read);
+        let text = format!(
+            "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: net}}\nspec: {spec}\n"
+        );
+        assert_eq!(parse(&text, "net.yaml").unwrap(), [Document::Testnet(read)]);
+    }
+}
+
 /// What the command line makes of a file is what `kubectl apply` of the same file makes.
 #[test]
 fn an_object_made_of_a_document_means_the_document() {
@@ -117,6 +134,7 @@ fn an_object_made_of_a_document_means_the_document() {
     let examples = [
         include_str!("../../../examples/quickstart.yaml"),
         include_str!("../../../examples/split-brain.yaml"),
+        include_str!("../../../examples/cometbft.yaml"),
     ];
     for text in [full, off, regions, matrix].into_iter().chain(examples) {
         for document in parse(text, "file").unwrap() {

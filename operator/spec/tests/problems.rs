@@ -113,7 +113,32 @@ fn each_kind_of_mistake_in_a_testnet() {
         (
             testnet(&format!("{ok}{nodes}  chain: cometbft\n")),
             "a.yaml:7: Testnet/t: spec.chain: ",
-            "valid are `netsplit`",
+            "write `{cometbft: {}}`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  chain: netspilt\n")),
+            "a.yaml:7: Testnet/t: spec.chain: ",
+            "did you mean `netsplit`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  chain: {{comet: {{}}}}\n")),
+            "a.yaml:7: Testnet/t: spec.chain: ",
+            "valid are `cometbft`",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  chain: {{}}\n")),
+            "a.yaml:7: Testnet/t: spec.chain.cometbft: ",
+            "is missing",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  chain: {{cometbft: {{app: noop}}}}\n")),
+            "a.yaml:7: Testnet/t: spec.chain.cometbft: ",
+            "has no options yet",
+        ),
+        (
+            testnet(&format!("{ok}{nodes}  chain: {{cometbft: {{}}}}\n  retention: {{blocks: 500}}\n")),
+            "a.yaml:8: Testnet/t: spec.retention: ",
+            "keeps every block",
         ),
         (
             testnet(&format!("{ok}{nodes}  links: {{latency: 2ms, jitter: 20ms}}\n")),

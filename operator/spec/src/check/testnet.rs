@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{MAX_NAME, label, regions};
 use crate::report::Report;
-use crate::testnet::{Consensus, Role, Testnet};
+use crate::testnet::{Chain, Consensus, Role, Testnet};
 use crate::units::{clip, format_duration};
 
 pub(crate) const MAX_GROUPS: usize = 100;
@@ -46,6 +46,9 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
     }
     if let Some(retention) = &testnet.retention {
         between(report, "spec.retention.blocks", retention.blocks, MIN_RETAINED_BLOCKS, u64::MAX);
+        if testnet.chain == (Chain::Cometbft {}) {
+            report.problem("spec.retention", "CometBFT's key-value store keeps every block: remove it");
+        }
     }
 }
 

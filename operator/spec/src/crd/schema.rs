@@ -37,6 +37,15 @@ pub(super) fn rate(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// `netsplit`, or a chain with its options.
+pub(super) fn chain(_: &mut SchemaGenerator) -> Schema {
+    // A structural schema has no type that is a word or a map; the values themselves are few.
+    json_schema!({
+        "x-kubernetes-preserve-unknown-fields": true,
+        "enum": ["netsplit", { "cometbft": {} }],
+    })
+}
+
 /// `2%`, `0.05%`; a bare zero needs no unit.
 pub(super) fn share(_: &mut SchemaGenerator) -> Schema {
     json_schema!({

@@ -64,8 +64,9 @@ pub(super) const RULES: &[Rule] = &[
     },
 ]))]
 pub struct TestnetSpec {
-    /// Which chain's node is run: netsplit, unless said otherwise.
+    /// Which chain's node is run: netsplit, unless said otherwise. `{cometbft: {}}` runs on one machine only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::chain")]
     pub chain: Option<Chain>,
     /// How the nodes agree on blocks.
     pub consensus: ConsensusSpec,

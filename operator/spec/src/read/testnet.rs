@@ -7,7 +7,7 @@ use crate::check::testnet::{MAX_GROUPS, MAX_REGIONS};
 use crate::files::Files;
 use crate::report::Report;
 use crate::testnet::{Chain, Consensus, Load, NodeGroup, Retention, Role, Testnet, Timeouts, Topology};
-use crate::tree::Node;
+use crate::tree::{Node, Value};
 
 pub(crate) const FIELDS: &[&str] =
     &["chain", "consensus", "nodes", "topology", "links", "load", "seed", "retention", "faults", "storage"];
@@ -46,8 +46,7 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String, files
     };
     let testnet = &mut draft.testnet;
     if let Some(node) = spec.get("chain") {
-        testnet.chain = choice(report, node, &spec.path("chain"), "chain", &[("netsplit", Chain::Netsplit)])
-            .unwrap_or_default();
+        testnet.chain = read_chain(report, node, &spec.path("chain")).unwrap_or_default();
     }
     if let Some(node) = spec.need(report, "consensus", "consensus: {bft: {blockTime: 500ms}}") {
         read_consensus(report, node, &mut testnet.consensus);
@@ -75,6 +74,26 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String, files
         .get("storage")
         .and_then(|node| text(report, node, &spec.path("storage"), "a size such as `1Gi`"));
     draft
+}
+
+/// `netsplit`, or a map of one other chain and its options: none has any yet.
+fn read_chain(report: &mut Report, node: &Node, path: &str) -> Option<Chain> {
+    if let Value::Scalar { .. } = node.value {
+        let chain = choice(report, node, path, "chain", &Chain::ALL.map(|chain| (chain.as_str(), chain)))?;
+        if chain != Chain::default() {
+            let message = format!("`{0}` takes options: write `{{{0}: {{}}}}`", chain.as_str());
+            report.at(Some(node.line), path, message);
+        }
+        return Some(chain);
+    }
+    let cometbft = Chain::Cometbft {};
+    let named = fields(report, node, path, &[cometbft.as_str()])?;
+    let options = named.need(report, cometbft.as_str(), "chain: {cometbft: {}}")?;
+    if !matches!(&options.value, Value::Map(entries) if entries.is_empty()) {
+        let path = named.path(cometbft.as_str());
+        report.at(Some(options.line), &path, "has no options yet: write `{cometbft: {}}`");
+    }
+    Some(cometbft)
 }
 
 fn read_consensus(report: &mut Report, node: &Node, consensus: &mut Consensus) {

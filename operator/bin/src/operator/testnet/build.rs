@@ -24,10 +24,14 @@ pub struct Built {
     pub objects: Objects,
 }
 
-/// Fails with a sentence if no objects can be made of a valid spec: their names or files outgrow what the API takes.
+/// Fails with a sentence if no objects can be made of a valid spec: its chain does not run as pods, or the objects' names or
+/// files outgrow what the API takes.
 pub fn build(valid: &Valid, context: &Context) -> Result<Built, String> {
     let plan = plan_testnet(&valid.spec);
     let chain = netsplit_chains::of(plan.chain);
+    if let Some(reason) = chain.not_in_pods() {
+        return Err(reason.to_owned());
+    }
     let ports = chain.ports();
     let (namespace, name) = valid.key.clone();
     let config = KubernetesConfig {
