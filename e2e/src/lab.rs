@@ -37,6 +37,8 @@ pub struct Lab {
     user: Option<u32>,
     /// The kubeconfig and the namespace that commands are about; none: this machine.
     on: Option<(PathBuf, String)>,
+    /// Variables of every command.
+    environment: Vec<(&'static str, PathBuf)>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -66,6 +68,30 @@ impl Lab {
         prepare(&lab.programs, &own);
         lab.programs = own;
         lab
+    }
+
+    /// With CometBFT, which is built the first time.
+    pub fn with_cometbft() -> Self {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scripts/cometbft.sh");
+        let built = Command::new(&script)
+            .stderr(Stdio::inherit())
+            .output()
+            .unwrap_or_else(|error| panic!("cannot run {}: {error}", script.display()));
+        let folder = String::from_utf8_lossy(&built.stdout);
+        assert!(
+            built.status.success(),
+            "\n*** WITHOUT COMETBFT NOTHING WAS PROVEN ***\n{}",
+            script.display()
+        );
+        let mut lab = Self::new();
+        lab.set("NETSPLIT_COMETBFT", &Path::new(folder.trim()).join("cometbft"));
+        lab
+    }
+
+    /// Sets a variable for every command from now on.
+    pub fn set(&mut self, variable: &'static str, value: &Path) {
+        self.environment.retain(|(name, _)| *name != variable);
+        self.environment.push((variable, value.to_owned()));
     }
 
     /// As an ordinary user without any right. Panics if this machine cannot run testnets for such a one.
@@ -106,7 +132,7 @@ impl Lab {
         for dir in ["state", "work"] {
             fs::create_dir(root.path().join(dir)).expect("the lab's directory is writable");
         }
-        Self { programs, root, user, on: None, _alone: alone }
+        Self { programs, root, user, on: None, environment: Vec::new(), _alone: alone }
     }
 
     /// What the machine lacks.
@@ -148,6 +174,7 @@ impl Lab {
             command.args(["--on", "kubernetes", "--namespace", namespace]).env("KUBECONFIG", kubeconfig);
         }
         command.args(arguments).current_dir(self.work()).env("NETSPLIT_STATE_DIR", self.state());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         if let Some(user) = self.user {
             command.uid(user).gid(user).env("HOME", self.work());
         }

@@ -13,18 +13,21 @@ pub struct Testnet {
     pub load: u32,
     /// What every link does, such as `latency: 10ms`; nothing when empty.
     pub links: &'static str,
+    /// Such as `{cometbft: {}}`.
+    pub chain: &'static str,
 }
 
 impl Testnet {
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), validators: 4, full: 0, topology: "mesh", load: 0, links: "" }
+        let name = name.to_owned();
+        Self { name, validators: 4, full: 0, topology: "mesh", load: 0, links: "", chain: "netsplit" }
     }
 
     pub fn yaml(&self) -> String {
-        let Self { name, validators, full, topology, load, links } = self;
+        let Self { name, validators, full, topology, load, links, chain } = self;
         let mut text = format!(
             "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {{name: {name}}}\nspec:\n  \
-             consensus: {{bft: {{blockTime: 200ms}}}}\n  topology: {topology}\n  nodes:\n    \
+             chain: {chain}\n  consensus: {{bft: {{blockTime: 200ms}}}}\n  topology: {topology}\n  nodes:\n    \
              - {{name: validator, role: validator, count: {validators}}}\n"
         );
         if *full > 0 {

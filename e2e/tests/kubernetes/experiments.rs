@@ -43,8 +43,14 @@ fn the_examples_run_to_a_verdict() {
         here.namespace.ok(&["get", "events"]).contains("the last of group `validator` is `validator-3`")
     });
 
+    let other = QUICKSTART.replace("  consensus:", "  chain: {cometbft: {}}\n  consensus:");
+    here.namespace.apply(&other.replace("name: quickstart", "name: other"));
+    here.wait_for("testnet/other", "condition=Accepted=false");
+    let why = here.message("testnet/other", "Accepted");
+    assert!(why.contains("CometBFT runs on one machine only"), "{why}");
+
     // Everything that a testnet is goes with it.
-    here.namespace.ok(&["delete", "testnet/quickstart"]);
+    here.namespace.ok(&["delete", "testnet/quickstart", "testnet/other"]);
     here.nothing_is_left();
 }
 

@@ -3,6 +3,7 @@
 //! One binary, one scenario at a time: testnets are judged by their timing.
 
 mod by_hand;
+mod cometbft;
 mod crashes;
 mod fork;
 mod links;
