@@ -9,8 +9,8 @@ use crate::installed::{Installed, PATIENCE, testnet};
 /// Far above the time after which something is put back.
 const LEFT_ALONE: Duration = Duration::from_secs(10);
 
-/// Whatever a testnet owns is as the Testnet says again, and an event tells what was done to its StatefulSet and by whom;
-/// unless the testnet is paused.
+/// Whatever a testnet owns is as the Testnet says again, and an event tells what was done to each and by whom; unless the testnet
+/// is paused.
 #[test]
 fn what_somebody_changes_by_hand_is_put_back() {
     let here = Installed::new("edited");
@@ -43,5 +43,11 @@ fn what_somebody_changes_by_hand_is_put_back() {
             && data() == genesis
             && !here.namespace.ok(&["get", "secret/net-validator", "--ignore-not-found"]).is_empty()
     });
+    // Changes that come while others are put back may be told without a name.
+    for object in ["Service net was changed", "ConfigMap net was changed", "Secret net-validator was gone"] {
+        here.until_told(object);
+    }
+    patch("service/net", "{\"spec\":{\"publishNotReadyAddresses\":false}}");
+    here.until_told("Service net was changed by somebody");
     here.wait_for("testnet/net", "condition=Ready");
 }

@@ -23,6 +23,8 @@ pub type Versions = BTreeMap<String, Version>;
 pub struct Version {
     /// Changes whenever anything but its status does.
     number: String,
+    /// Another one for another object of the same name.
+    uid: Option<String>,
     /// Who else changed it last.
     by: Option<String>,
 }
@@ -42,7 +44,7 @@ pub(super) fn version_of<K: Resource<DynamicType = ()>>(object: &K) -> (String, 
     // Where there is a generation, the other number changes with the status too.
     let number = meta.generation.map(|number| number.to_string()).or_else(|| meta.resource_version.clone());
     let name = format!("{} {}", K::kind(&()), object.name_any());
-    (name, Version { number: number.unwrap_or_default(), by: changed_by(meta) })
+    (name, Version { number: number.unwrap_or_default(), uid: meta.uid.clone(), by: changed_by(meta) })
 }
 
 fn changed_by(meta: &ObjectMeta) -> Option<String> {
@@ -93,14 +95,24 @@ pub fn is_untouched(applied: &Versions, found: &Versions) -> bool {
     applied.iter().all(same)
 }
 
-/// What a second application has put back: `found` is what it met, and `after` what it left.
-pub fn put_back(applied: &Versions, found: &Versions, after: &Versions) -> Vec<PutBack> {
+/// What a second application has put back: `found` was seen just before it, and `after` is what it left. While pods are
+/// replaced, sets are applied differently from time to time: `rolling`.
+pub fn put_back(applied: &Versions, found: &Versions, after: &Versions, rolling: bool) -> Vec<PutBack> {
+    let set = format!("{} ", StatefulSet::kind(&()));
     let one = |(object, was): (&String, &Version)| {
         let after = after.get(object)?;
         let what = match found.get(object) {
             None => "was gone".to_owned(),
-            // Somebody changed what is not ours in it, or changed it back.
-            Some(now) if now.number == was.number || now.number == after.number => return None,
+            // Nobody changed it, or only what is not ours in it, or somebody changed it back.
+            Some(now) if now.number == after.number && now.uid == after.uid => return None,
+            Some(now) if now.uid != after.uid => "was gone".to_owned(),
+            // To apply the same again changes nothing: it was changed after it was found, and nobody knows by whom.
+            Some(now) if now.number == was.number => {
+                if rolling && object.starts_with(&set) {
+                    return None;
+                }
+                "was changed".to_owned()
+            }
             Some(Version { by: Some(by), .. }) => format!("was changed by {by}"),
             Some(_) => "was changed".to_owned(),
         };
@@ -115,9 +127,30 @@ mod tests {
 
     fn versions(all: &[(&str, &str, Option<&str>)]) -> Versions {
         let one = |(name, number, by): &(&str, &str, Option<&str>)| {
-            ((*name).to_owned(), Version { number: (*number).to_owned(), by: by.map(str::to_owned) })
+            (
+                (*name).to_owned(),
+                Version { number: (*number).to_owned(), uid: None, by: by.map(str::to_owned) },
+            )
         };
         all.iter().map(one).collect()
+    }
+
+    #[test]
+    fn what_is_changed_after_the_look_is_told_unless_it_may_be_our_own_doing() {
+        let applied = versions(&[("ConfigMap c", "1", None), ("StatefulSet s", "1", None)]);
+        let mut after = versions(&[("ConfigMap c", "3", None), ("StatefulSet s", "2", None)]);
+        let told = |after: &Versions, rolling| -> Vec<(String, String)> {
+            let all = put_back(&applied, &applied, after, rolling);
+            all.into_iter().map(|back| (back.object, back.what)).collect()
+        };
+        let one = |object: &str, what: &str| (object.to_owned(), what.to_owned());
+        let (map, set) = (one("ConfigMap c", "was changed"), one("StatefulSet s", "was changed"));
+        assert_eq!(told(&after, true), [map.clone()]);
+        assert_eq!(told(&after, false), [map, set]);
+        for version in after.values_mut() {
+            version.uid = Some("another".to_owned());
+        }
+        assert_eq!(told(&after, true), [one("ConfigMap c", "was gone"), one("StatefulSet s", "was gone")]);
     }
 
     #[test]
@@ -137,8 +170,10 @@ mod tests {
             ("D d", "9", None),
         ]);
         assert!(!is_untouched(&applied, &found) && is_untouched(&applied, &applied));
-        let told: Vec<(String, String)> =
-            put_back(&applied, &found, &after).into_iter().map(|back| (back.object, back.what)).collect();
+        let told: Vec<(String, String)> = put_back(&applied, &found, &after, false)
+            .into_iter()
+            .map(|back| (back.object, back.what))
+            .collect();
         let text = |object: &str, what: &str| (object.to_owned(), what.to_owned());
         assert_eq!(told, [text("B b", "was changed by me"), text("D d", "was gone")]);
     }
@@ -154,7 +189,7 @@ mod tests {
             ] },
         }))
         .unwrap();
-        let by = |name: &str| Version { number: "4".to_owned(), by: Some(name.to_owned()) };
+        let by = |name: &str| Version { number: "4".to_owned(), uid: None, by: Some(name.to_owned()) };
         assert_eq!(version_of(&set), ("StatefulSet s".to_owned(), by("kubectl-edit")));
         let mut scaled = set.clone();
         scaled.metadata.managed_fields.as_mut().unwrap().push(ManagedFieldsEntry {
@@ -167,6 +202,6 @@ mod tests {
             serde_json::json!({ "metadata": { "name": "c", "resourceVersion": "78" } }),
         )
         .unwrap();
-        assert_eq!(version_of(&map).1, Version { number: "78".to_owned(), by: None });
+        assert_eq!(version_of(&map).1, Version { number: "78".to_owned(), uid: None, by: None });
     }
 }

@@ -10,10 +10,7 @@ use std::{
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Api, Client, Resource,
-    runtime::{
-        controller::Action,
-        events::{Event, EventType, Recorder, Reporter},
-    },
+    runtime::{controller::Action, events::EventType},
 };
 use netsplit_backend::kubernetes::{TableHub, TablesAddress};
 use netsplit_spec::crd::{Condition, ConditionStatus};
@@ -22,7 +19,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 
-use super::{OperatorArgs, fleet::Fleet, metrics::Metrics, time};
+use super::{OperatorArgs, events::Events, fleet::Fleet, metrics::Metrics, time};
 
 /// First pause after an error; doubled at each that follows, up to the last.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::from_mins(1));
@@ -34,7 +31,7 @@ pub struct Context {
     pub tables: TablesAddress,
     pub metrics: Metrics,
     pub fleet: Fleet,
-    recorder: Recorder,
+    events: Events,
     /// Errors in a row, by object.
     failures: Mutex<HashMap<String, u32>>,
 }
@@ -47,10 +44,8 @@ impl Context {
         tables: TablesAddress,
         metrics: Metrics,
     ) -> Arc<Self> {
-        let reporter =
-            Reporter { controller: "netsplit-operator".to_owned(), instance: Some(args.pod_name.clone()) };
         Arc::new(Self {
-            recorder: Recorder::new(client.clone(), reporter),
+            events: Events::new(client.clone(), args.pod_name.clone()),
             client,
             args,
             hub,
@@ -72,19 +67,9 @@ impl Context {
         }
     }
 
-    /// Tells people what happened to an object. Failing to is logged only.
+    /// Tells people what happened to an object.
     pub async fn tell(&self, object: &ObjectReference, type_: EventType, reason: &str, note: String) {
-        let note = if note.len() > 1_000 { note.chars().take(900).collect() } else { note };
-        let event = Event {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        if let Err(error) = self.recorder.publish(&event, object).await {
-            tracing::warn!(%error, reason, "cannot publish an event");
-        }
+        self.events.tell(object, type_, reason, note).await;
     }
 
     pub fn succeeded(&self, kind: &str, key: &str) {

@@ -8,6 +8,7 @@
 mod certificate;
 mod context;
 mod election;
+mod events;
 mod experiment;
 mod fleet;
 mod http;

@@ -112,8 +112,11 @@ async fn look_after(
         return Ok(Action::requeue(APPLY_AGAIN.saturating_sub(since(facts.applied))));
     }
     let action = put(context, valid, followed, built).await?;
-    let after = followed.facts.borrow().versions.clone();
-    for PutBack { object, what } in put_back(&facts.versions, &found, &after) {
+    let (after, rolls) = {
+        let now = followed.facts.borrow();
+        (now.versions.clone(), now.rolling)
+    };
+    for PutBack { object, what } in put_back(&facts.versions, &found, &after, facts.rolling || rolls) {
         tracing::info!(testnet = valid.key.1, object, what, "put back");
         let note = format!(
             "{object} {what}, and is as the testnet says again: change the testnet instead (`kubectl edit testnet {}`)",
