@@ -81,7 +81,10 @@ pub enum Command {
     #[command(after_help = "Example:\n  netsplit load --rate 500/s --for 10s")]
     Load(LoadArgs),
     /// Run a command in a node's network
-    #[command(after_help = "Example:\n  netsplit exec full-0 -- ping -c 3 10.77.0.1")]
+    #[command(
+        after_help = "Example:\n  netsplit exec full-0 -- ping -c 3 10.77.0.1\n\nOn Kubernetes it is a program of the \
+                            node's image: netsplit's own holds /netsplit-node and no shell."
+    )]
     Exec(ExecArgs),
     /// End a node if it runs, and start it again with its data
     #[command(after_help = "Example:\n  netsplit restart validator-2 --kill")]

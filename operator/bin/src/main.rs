@@ -1,5 +1,6 @@
 //! `netsplit`: launch a test network, break it on purpose, get a verdict.
 
+mod by_hand;
 mod cli;
 mod commands;
 mod documents;
@@ -13,6 +14,7 @@ mod pipe;
 mod pod_agent;
 mod problem;
 mod programs;
+mod progress;
 mod quality;
 mod report;
 mod selector;

@@ -16,11 +16,11 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tonic::{Request, Response, Status};
 
 use super::{
-    experiment, load,
+    experiment,
     testnet::{self, Testnet},
 };
 use crate::{
-    documents, nearest, quality, selector,
+    documents, nearest, progress, quality, selector,
     session::{
         LoadProgress,
         faults::{self, Shape},
@@ -225,7 +225,7 @@ impl Control for Service {
         }
         let (testnet, lasts) = (Arc::clone(&self.testnet), Duration::from_millis(request.for_ms));
         let run = |sender| async move { testnet.session.load.run(rate, lasts, sender).await };
-        let told = |progress: LoadProgress| Ok(load::to_progress(&progress.report, progress.done));
+        let told = |progress: LoadProgress| Ok(progress::to_progress(&progress.report, progress.done));
         Ok(Response::new(stream_of(run, told)))
     }
 

@@ -5,7 +5,6 @@ mod control;
 mod exec;
 mod experiment;
 mod forward;
-mod load;
 mod testnet;
 
 use std::{path::Path, sync::Arc};

@@ -16,10 +16,10 @@ use netsplit_plan::plan_testnet;
 use netsplit_proto::control;
 use netsplit_spec::Testnet as Spec;
 
-use super::{forward::forward, load};
+use super::forward::forward;
 use crate::{
     paths::TestnetDir,
-    programs, quality,
+    programs, progress, quality,
     session::{Session, faults::Fault, for_backend, links::SeenLink, unix_ms},
 };
 
@@ -80,7 +80,8 @@ impl Testnet {
             forwards.push(Forwards { api, http });
         }
         self.forwards.set(forwards).ok().context("a testnet starts once")?;
-        self.session.run().await
+        self.session.run().await?;
+        self.session.start_load().await
     }
 
     /// Ends a node if it runs, in order or as a crash would, and starts it again.
@@ -122,7 +123,7 @@ impl Testnet {
             }
         };
         let plan = &self.session.plan;
-        let load = self.session.load.report().await.map(|report| load::to_progress(&report, false));
+        let load = self.session.load.report().await.map(|report| progress::to_progress(&report, false));
         let seen = self.session.faults.watch();
         let faults = seen.borrow().iter().filter(|f| f.healed_at_ms.is_none()).map(fault).collect();
         control::Testnet {

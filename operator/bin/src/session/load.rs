@@ -37,24 +37,28 @@ impl LoadSlot {
         Self { wallet, clients, background: Mutex::new(None), by_hand: Mutex::new(()) }
     }
 
-    /// Starts the spec's load: transfers a second, until the testnet ends.
+    /// Starts the spec's load: transfers a second, until the testnet ends. One that runs goes on.
     pub async fn start_background(&self, rate: u32) -> Result<()> {
         let mut background = self.background.lock().await;
-        *background = Some((rate, self.generator(LoadConfig::new(rate))?));
+        if background.is_none() {
+            *background = Some((rate, self.generator(LoadConfig::new(rate))?));
+        }
         Ok(())
+    }
+
+    /// Ends the spec's load, if it runs, until it is started again: what it has sent had its time to become final. Gives its
+    /// rate.
+    pub async fn pause_background(&self) -> Option<u32> {
+        let (rate, generator) = self.background.lock().await.take()?;
+        generator.stop();
+        generator.finish().await;
+        Some(rate)
     }
 
     /// Runs a load by hand and sends its progress; the spec's load pauses meanwhile.
     pub async fn run(&self, rate: u32, lasts: Duration, progress: mpsc::Sender<LoadProgress>) -> Result<()> {
         let _one = self.by_hand.try_lock().context("a load runs already: wait for its end")?;
-        let paused = self.background.lock().await.take().map(|(rate, generator)| (rate, end(generator)));
-        let paused = match paused {
-            Some((rate, ended)) => {
-                ended.await;
-                Some(rate)
-            }
-            None => None,
-        };
+        let paused = self.pause_background().await;
         let ended = self.follow(rate, lasts, progress).await;
         if let Some(rate) = paused {
             self.start_background(rate).await?;
@@ -97,9 +101,4 @@ impl LoadSlot {
     fn generator(&self, config: LoadConfig) -> Result<LoadGenerator> {
         Ok(LoadGenerator::start(config, Arc::clone(&self.wallet), self.clients.clone())?)
     }
-}
-
-async fn end(generator: LoadGenerator) -> LoadReport {
-    generator.stop();
-    generator.finish().await
 }

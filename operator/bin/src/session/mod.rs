@@ -138,15 +138,20 @@ impl Session {
         Ok(())
     }
 
-    /// The nodes are there: experiments may run. Starts the spec's load.
+    /// The nodes are there: experiments may run.
     pub async fn run(&self) -> Result<()> {
         self.faults.begin().await?;
         self.refresh_nodes().await?;
         self.state.write().await.phase = Phase::Running;
-        if let Some(load) = self.plan.load {
-            self.load.start_background(load.transfers_per_second).await?;
-        }
         Ok(())
+    }
+
+    /// Starts the spec's load, if it asks for one and it does not run.
+    pub async fn start_load(&self) -> Result<()> {
+        match self.plan.load {
+            Some(load) => self.load.start_background(load.transfers_per_second).await,
+            None => Ok(()),
+        }
     }
 
     /// Follows the backend; resolves with a reason when the testnet is lost.

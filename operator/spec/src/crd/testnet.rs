@@ -268,7 +268,7 @@ pub struct TestnetStatus {
     /// What stands in the way, as one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
-    /// Accepted, Ready, LinksSupported, Paused.
+    /// Accepted, Ready, LinksSupported, Paused, LoadMadeWay.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

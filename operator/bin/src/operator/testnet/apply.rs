@@ -19,6 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     APPLY_AGAIN, Error,
     build::{Built, FAULT_LEASE},
+    load,
     status::{self, Facts},
     validate::Valid,
 };
@@ -46,9 +47,7 @@ pub async fn apply(
     built: &Built,
 ) -> Result<Action, Error> {
     if let Some(followed) = context.fleet.testnet(&valid.key).filter(|followed| followed.uid == valid.uid) {
-        followed.facts.send_if_modified(|facts| {
-            std::mem::replace(&mut facts.paused, valid.is_paused) != valid.is_paused
-        });
+        followed.facts.send_if_modified(|facts| facts.ask(valid));
         if valid.is_paused {
             return Ok(Action::await_change());
         }
@@ -174,14 +173,19 @@ async fn follow(
     session.run().await?;
     let facts = Facts::of(valid);
     let (facts, seen) = watch::channel(facts);
+    let (makes_way, by_hand) = watch::channel(None);
+    let load = load::keep(Arc::clone(&session), seen.clone(), makes_way);
     let told = status::tell(
         Arc::clone(context),
         status::Subject::of(valid),
         Arc::clone(&session),
         Arc::clone(&backend),
         seen,
+        by_hand,
     );
-    let told = AbortOnDropHandle::new(tokio::spawn(told));
+    let told = AbortOnDropHandle::new(tokio::spawn(async move {
+        tokio::join!(load, told);
+    }));
     let followed = Followed::new(valid.uid.clone(), backend, session, facts, told);
     context.fleet.put_testnet(valid.key.clone(), followed.clone());
     Ok(followed)

@@ -5,6 +5,7 @@
 
 mod apply;
 mod build;
+mod load;
 mod status;
 mod validate;
 

@@ -16,6 +16,7 @@ use tokio::{
 
 use super::validate::{PAUSED, Valid};
 use crate::{
+    by_hand::LOAD_MADE_WAY,
     operator::{
         context::{Context, Written, condition, write_status},
         fleet::Key,
@@ -48,6 +49,9 @@ pub struct Facts {
     pub looked: Option<Instant>,
     /// Nothing is to be applied.
     pub paused: bool,
+    /// Who sends transfers by hand, as the object is marked, and since when it has been so: a mark that stays the same is over
+    /// in the end.
+    pub mark: Option<(String, Instant)>,
     /// Whether links are to be broken here at all.
     faults: bool,
     /// Why they cannot be.
@@ -60,8 +64,19 @@ impl Facts {
             generation: valid.generation,
             faults: valid.spec.faults,
             paused: valid.is_paused,
+            mark: valid.mark.clone().map(|mark| (mark, Instant::now())),
             ..Self::default()
         }
+    }
+
+    /// What somebody asks of a testnet beside its spec; whether any of it is new.
+    pub fn ask(&mut self, valid: &Valid) -> bool {
+        let was_paused = std::mem::replace(&mut self.paused, valid.is_paused);
+        let is_other_mark = self.mark.as_ref().map(|(mark, _)| mark) != valid.mark.as_ref();
+        if is_other_mark {
+            self.mark = valid.mark.clone().map(|mark| (mark, Instant::now()));
+        }
+        was_paused != self.paused || is_other_mark
     }
 }
 
@@ -91,6 +106,7 @@ pub async fn tell(
     session: Arc<Session>,
     backend: Arc<KubernetesBackend>,
     mut facts: watch::Receiver<Facts>,
+    by_hand: watch::Receiver<Option<String>>,
 ) {
     let Subject { key: (namespace, name), uid, reference, status: mut last } = subject;
     let api: Api<Testnet> = Api::namespaced(context.client.clone(), &namespace);
@@ -107,7 +123,13 @@ pub async fn tell(
         let known = facts.borrow_and_update().clone();
         // To ask for what is missing would be to change something.
         let trouble = if known.paused { None } else { backend.trouble(&mut troubles).await };
-        let status = look(&session, &backend, &known, trouble, lost, &last).await;
+        let mut status = look(&session, &backend, &known, trouble, lost, &last).await;
+        if session.plan.load.is_some() {
+            let made_way = load_made_way(by_hand.borrow().as_deref(), known.generation);
+            set_condition(&mut status.conditions, made_way);
+        } else {
+            status.conditions.retain(|condition| condition.type_ != LOAD_MADE_WAY);
+        }
         let is_news = TestnetStatus { final_height: last.final_height, ..status.clone() } != last;
         if !is_news && told.elapsed() < HEIGHTS_EVERY {
             continue;
@@ -143,6 +165,18 @@ async fn announce(
         let is_it = |condition: &&Condition| condition.message == *problem;
         let reason = status.conditions.iter().find(is_it).map_or("Problem", |condition| &condition.reason);
         context.tell(reference, EventType::Warning, reason, problem.clone()).await;
+    }
+}
+
+fn load_made_way(by_hand: Option<&str>, generation: Option<i64>) -> Condition {
+    match by_hand {
+        Some(who) => {
+            let why = format!("the testnet's own load waits while transfers are sent by hand, by {who}");
+            condition(LOAD_MADE_WAY, true, "ByHand", why, generation)
+        }
+        None => {
+            condition(LOAD_MADE_WAY, false, "NotAsked", "transfers are sent as the testnet says", generation)
+        }
     }
 }
 

@@ -4,7 +4,10 @@ use k8s_openapi::{api::core::v1::ObjectReference, apimachinery::pkg::apis::meta:
 use kube::{Resource as _, ResourceExt as _};
 use netsplit_spec::crd::{Testnet, TestnetStatus};
 
-use crate::operator::fleet::{Guarded, Key};
+use crate::{
+    by_hand::MARK,
+    operator::fleet::{Guarded, Key},
+};
 
 /// The annotation that keeps the operator from changing anything of a testnet, as long as it is `true`.
 pub const PAUSED: &str = "netsplit.dev/paused";
@@ -19,6 +22,8 @@ pub struct Valid {
     pub spec: netsplit_spec::Testnet,
     /// Somebody wants to change by hand what it is made of.
     pub is_paused: bool,
+    /// Somebody sends transfers by hand: the mark as it stands.
+    pub mark: Option<String>,
     /// As it was told last.
     pub status: TestnetStatus,
 }
@@ -39,6 +44,7 @@ pub fn validate(object: &Guarded<Testnet>) -> Result<Valid, Vec<String>> {
         reference: testnet.object_ref(&()),
         spec,
         is_paused: testnet.annotations().get(PAUSED).is_some_and(|value| value == "true"),
+        mark: testnet.annotations().get(MARK).cloned(),
         status: testnet.status.clone().unwrap_or_default(),
     })
 }

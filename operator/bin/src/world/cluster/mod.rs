@@ -2,8 +2,10 @@
 
 mod api;
 mod doctor;
+mod exec;
 mod faults;
 mod follow;
+mod load;
 mod run;
 mod state;
 
@@ -23,7 +25,7 @@ use netsplit_proto::control::{
 };
 use netsplit_spec::{Testnet, crd};
 
-use self::api::{Cluster, pod_name};
+use self::api::Cluster;
 use super::{Asked, Found, Handle, Launched, Logs, Told, World};
 use crate::problem::Usage;
 
@@ -216,17 +218,15 @@ impl Handle for Applied {
         faults::heal(&self.cluster, self.spec()?, request).await
     }
 
-    async fn load(&self, _: RunLoadRequest) -> Result<Told<LoadProgress>> {
-        not_here("load", "write `load: {transfersPerSecond: 100}` into the testnet")
+    async fn load(&self, request: RunLoadRequest) -> Result<Told<LoadProgress>> {
+        load::begin(&self.cluster, self.spec()?, request).await
     }
 
     async fn restart(&self, request: RestartRequest) -> Result<()> {
         self.cluster.restart(&self.name, self.spec()?, &request).await
     }
 
-    async fn exec(&self, node: &str, _: &[String]) -> Result<ExitCode> {
-        let namespace = &self.cluster.namespace;
-        let pod = pod_name(&self.name, node);
-        not_here("exec", &format!("use `kubectl -n {namespace} debug {pod} -it --image=IMAGE`"))
+    async fn exec(&self, node: &str, command: &[String]) -> Result<ExitCode> {
+        exec::run(&self.cluster, &self.name, node, command).await
     }
 }
