@@ -5,6 +5,7 @@
 
 mod busy;
 mod cluster;
+mod http;
 mod lab;
 mod outcome;
 mod pod;
@@ -14,6 +15,7 @@ mod wait;
 
 pub use busy::{Busy, BusyLoops, busy_run};
 pub use cluster::{Claim, Cluster, Images, Namespace, Volume};
+pub use http::http_get;
 pub use lab::{Background, Ended, Lab, programs};
 pub use outcome::{
     Expectation, FaultOutcome, Link, LoadStatus, MeasuredLink, NodeOutcome, NodeStatus, Outcome, Status,

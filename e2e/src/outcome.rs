@@ -88,6 +88,8 @@ pub struct NodeStatus {
     pub peers: u32,
     /// Its gRPC API on this machine.
     pub api: String,
+    /// Its metrics and health, as [`Self::api`].
+    pub http: String,
 }
 
 /// A load so far.

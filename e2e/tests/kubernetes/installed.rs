@@ -1,14 +1,13 @@
 //! The operator, installed as users install it, and what scenarios ask of it.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::SocketAddr,
     process::{Command, Output},
     sync::MutexGuard,
     time::Duration,
 };
 
-use netsplit_e2e::{Cluster, Namespace, process_of_pod, until, until_some};
+use netsplit_e2e::{Cluster, Namespace, http_get, process_of_pod, until, until_some};
 
 use crate::alone;
 
@@ -19,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_mins(3);
 /// A fault that no operator renews ends after this.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// A node's metrics.
-const HTTP_PORT: u16 = 26602;
+pub const HTTP_PORT: u16 = 26602;
 
 /// An operator that looks after a namespace of its own.
 pub struct Installed<'a> {
@@ -198,15 +197,4 @@ pub fn demand(command: &mut Command) -> String {
     let Output { status, stdout, stderr } = command.output().expect("the program can be started");
     assert!(status.success(), "{command:?}: {status}\n{}", String::from_utf8_lossy(&stderr));
     String::from_utf8_lossy(&stdout).into_owned()
-}
-
-/// The body of an answer; none if there is none.
-pub fn http_get(address: SocketAddr, path: &str) -> Option<String> {
-    const LIMIT: Duration = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT).ok()?;
-    stream.set_read_timeout(Some(LIMIT)).ok()?;
-    write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
 }

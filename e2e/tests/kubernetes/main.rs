@@ -5,6 +5,8 @@ mod changes;
 mod chart;
 mod command_line;
 mod edits;
+#[path = "../everywhere/mod.rs"]
+mod everywhere;
 mod evicted;
 mod experiments;
 mod images;

@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netsplit_e2e::{Cluster, until};
+use netsplit_e2e::{Cluster, http_get, until};
 
-use crate::installed::{Installed, LEASE, PATIENCE, SPLIT_BRAIN, demand, height_at, http_get, partition};
+use crate::installed::{Installed, LEASE, PATIENCE, SPLIT_BRAIN, demand, height_at, partition};
 
 /// How long the API server is away: longer than the leader's lease and a fault's together.
 const AWAY: Duration = Duration::from_mins(1);

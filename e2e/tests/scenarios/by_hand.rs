@@ -2,60 +2,48 @@
 
 use std::{fs, net::TcpStream, time::Duration};
 
-use netsplit_e2e::{Kind, Lab, Testnet, exit, until};
+use netsplit_e2e::{Kind, Lab, Testnet};
 use nix::sys::signal::Signal;
+
+use crate::{
+    everywhere::{Place as _, by_hand},
+    here::Here,
+};
 
 const MOMENT: Duration = Duration::from_secs(15);
 
 #[test]
 fn a_detached_testnet_is_told_split_cut_healed_and_loaded() {
-    let lab = Lab::new();
-    let testnet = Testnet { full: 1, ..Testnet::new("hand") };
-    let file = lab.write("hand.yaml", &testnet.yaml());
-    let printed = lab.ok(&["up", "-f", &file, "--detach"]);
-    assert!(printed.contains("first block final"), "{printed}");
-
-    let status = lab.status("hand");
-    let names: Vec<&str> = status.nodes.iter().map(|node| node.name.as_str()).collect();
-    assert_eq!(names, ["validator-0", "validator-1", "validator-2", "validator-3", "full-0"]);
-    assert_eq!((status.name.as_str(), status.state.as_str()), ("hand", "running"));
-    for node in &status.nodes {
-        let role = if node.name.starts_with("full") { "full" } else { "validator" };
-        assert_eq!((node.role.as_str(), node.state.as_str()), (role, "running"), "{node:?}");
-        assert!(node.final_height > 0 && node.height >= node.final_height, "{node:?}");
-        assert!(!node.address.is_empty(), "{node:?}");
-    }
+    let here = Here::new();
+    let lab = here.lab();
+    let status = by_hand::is_brought_up_once(&here);
     let mut told: Vec<i32> = status.nodes.iter().map(|node| node.pid).collect();
     let mut real: Vec<i32> = lab.processes_of(Kind::Node).iter().map(|node| node.pid).collect();
     told.sort_unstable();
     real.sort_unstable();
     assert_eq!(told, real, "the pids are the nodes'");
-    until("a full mesh", MOMENT, || lab.status("hand").nodes.iter().all(|node| node.peers == 4));
 
-    split_stops_finality_until_healed(&lab);
-    a_split_ends_by_itself(&lab);
-    a_one_way_cut_is_told_apart(&lab);
+    by_hand::a_split_stops_finality_until_healed(&here);
+    by_hand::a_split_ends_by_itself(&here);
+    by_hand::a_one_way_cut_is_told_apart(&here);
+    by_hand::mistakes_are_told(&here);
+    by_hand::transfers_become_final(&here);
+    by_hand::a_command_runs_at_a_node(&here);
+    commands_run_in_a_nodes_network(lab);
+    output_that_nobody_reads_ends_a_command_in_silence(lab);
+    by_hand::a_node_comes_back_with_its_data(&here);
+    by_hand::is_taken_down(&here);
+}
 
-    let ended = lab.run(&["split", "validator-0,validator-1", "validator-2,validator-3"]);
-    assert_eq!(ended.code, Some(exit::USAGE), "full-0 stands on no side: {ended:#?}");
-    assert!(ended.stderr.contains("full-0"), "{ended:#?}");
-
-    let load = lab.ok(&["load", "--rate", "100/s", "--for", "3s", "--json"]);
-    let load: serde_json::Value = serde_json::from_str(&load).unwrap();
-    let committed = load["committed"].as_u64().unwrap();
-    assert!(committed > 0, "{load:#}");
-    assert!(load["latencyMs"]["p50"].as_f64().unwrap() > 0.0, "{load:#}");
-
-    commands_run_in_a_nodes_network(&lab);
-
-    let log = lab.ok(&["logs", "validator-0", "-n", "5"]);
-    assert!((1..=5).contains(&log.lines().count()), "{log}");
-    output_that_nobody_reads_ends_a_command_in_silence(&lab);
-    let ended = lab.run(&["logs", "validator-9"]);
-    assert!(ended.code != Some(0) && ended.stderr.contains("validator-"), "{ended:#?}");
-
+#[test]
+fn a_load_by_hand_goes_before_the_testnets_own() {
+    let here = Here::new();
+    let lab = here.lab();
+    let file = lab.write("loaded.yaml", &Testnet { load: 50, ..Testnet::new("loaded") }.yaml());
+    lab.ok(&["up", "-f", &file, "--detach"]);
+    by_hand::a_load_by_hand_goes_first(&here, "loaded");
     lab.ok(&["down"]);
-    lab.assert_nothing_left();
+    here.nothing_left();
 }
 
 /// As behind `| head -1`: with the exit code that a shell tells of it, and without the signal that a closed socket sends, too.
@@ -73,45 +61,6 @@ fn output_that_nobody_reads_ends_a_command_in_silence(lab: &Lab) {
     }
 }
 
-/// While it lasts no node makes a block final; after the heal every node does.
-fn split_stops_finality_until_healed(lab: &Lab) {
-    let sides = ["validator-0,validator-1,full-0", "validator-2,validator-3"];
-    let printed = lab.ok(&["split", sides[0], sides[1]]);
-    assert!(printed.contains("12 directed links cut, proven"), "{printed}");
-    let status = lab.status("hand");
-    assert_eq!(status.faults.len(), 1, "{:?}", status.faults);
-    assert_eq!((status.faults[0].state.as_str(), status.faults[0].links), ("proven", 12));
-    // A block whose votes were under way may still become final; two cannot.
-    let before = status.top();
-    let ended = lab.run(&["load", "--rate", "20/s", "--for", "2s"]);
-    assert_eq!(ended.code, Some(1), "no transfer becomes final in a split: {ended:#?}");
-    let after = lab.status("hand").top();
-    assert!(after <= before + 1, "finality went on in a split: {before} -> {after}");
-    let printed = lab.ok(&["heal", sides[1], sides[0]]);
-    assert!(printed.contains("healed"), "{printed}");
-    assert!(lab.above("hand", after, MOMENT).faults.is_empty());
-}
-
-fn a_split_ends_by_itself(lab: &Lab) {
-    lab.ok(&["split", "validator-0,validator-1,full-0", "validator-2,validator-3", "--for", "1s"]);
-    until("the fault ended by itself", MOMENT, || lab.status("hand").faults.is_empty());
-    let height = lab.status("hand").top();
-    lab.above("hand", height, MOMENT);
-}
-
-/// One node unheard by another harms nobody: gossip goes around it.
-fn a_one_way_cut_is_told_apart(lab: &Lab) {
-    let printed = lab.ok(&["cut", "validator-0", "validator-1", "--one-way"]);
-    assert!(printed.contains("1 directed links cut, proven"), "{printed}");
-    let height = lab.status("hand").top();
-    lab.above("hand", height + 1, MOMENT);
-    let ended = lab.run(&["heal", "validator-0", "validator-1"]);
-    assert_eq!(ended.code, Some(exit::USAGE), "the two-way cut was never made: {ended:#?}");
-    lab.ok(&["heal", "validator-0", "validator-1", "--one-way"]);
-    assert!(lab.status("hand").faults.is_empty());
-    assert!(lab.ok(&["heal"]).contains("no fault was active"));
-}
-
 /// A node's network has one interface beside loopback, and its own address answers.
 fn commands_run_in_a_nodes_network(lab: &Lab) {
     let interfaces = lab.ok(&["exec", "full-0", "--", "cat", "/proc/net/dev"]);
@@ -123,8 +72,6 @@ fn commands_run_in_a_nodes_network(lab: &Lab) {
     assert!(routes.contains(&address), "{address} in {routes}");
     let ended = lab.run(&["exec", "full-0", "--", "sh", "-c", "exit 7"]);
     assert_eq!(ended.code, Some(7), "{ended:#?}");
-    let ended = lab.run(&["exec", "ful-0", "--", "true"]);
-    assert!(ended.code == Some(exit::USAGE) && ended.stderr.contains("full-0"), "{ended:#?}");
 }
 
 /// Two testnets never meet. As root, where this machine reaches both, no address is used twice.

@@ -5,7 +5,10 @@
 mod by_hand;
 mod cometbft;
 mod crashes;
+#[path = "../everywhere/mod.rs"]
+mod everywhere;
 mod fork;
+mod here;
 mod links;
 mod machine;
 mod topologies;

@@ -5,6 +5,11 @@ use std::{fs, path::Path, process::Command, time::Duration};
 use netsplit_e2e::{Experiment, Kind, Lab, Testnet, exit, kill, until};
 use nix::sys::signal::Signal;
 
+use crate::{
+    everywhere::{Place as _, by_hand, verdicts},
+    here::Here,
+};
+
 const MOMENT: Duration = Duration::from_secs(15);
 
 /// The first thing that a user does; its files are the ones in `examples/`.
@@ -28,47 +33,25 @@ fn the_example_passes_and_leaves_nothing() {
     lab.assert_nothing_left();
 }
 
-/// The validators keep each other, so blocks go on: who expects a stall is wrong. The deadline is so short that no busy
-/// moment of the machine can excuse the miss.
 #[test]
-fn a_stall_that_does_not_happen_fails() {
-    let lab = Lab::new();
-    let testnet = Testnet { full: 1, ..Testnet::new("majority") };
-    let file = lab.write("majority.yaml", &testnet.yaml());
-    lab.ok(&["up", "-f", &file, "--detach"]);
-    let mut experiment = Experiment::halves("majority").expect("stall: {within: 100ms}");
-    experiment.fault = "partition: [[validator], [full-0]]".to_owned();
-    let file = lab.write("stall.yaml", &experiment.yaml());
-    let (code, outcome) = lab.decided(&file);
-    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::FAILED, "Failed"), "{}", outcome.words());
-    assert!(outcome.words().contains("still made height"), "{}", outcome.words());
-    assert!(outcome.faults[0].proven, "the fault was real: {:?}", outcome.faults);
+fn who_expects_what_the_chain_does_not_do_fails() {
+    let here = Here::new();
+    by_hand::is_brought_up_once(&here);
+    verdicts::a_split_brain_passes(&here);
+    verdicts::a_stall_that_does_not_happen_fails(&here);
+    verdicts::a_chain_that_does_not_recover_fails(&here);
+    three_of_four_go_on(here.lab());
+    by_hand::is_taken_down(&here);
+}
 
-    let mut experiment = Experiment::halves("majority").expect("progress: {within: 4s}");
+fn three_of_four_go_on(lab: &Lab) {
+    let mut experiment = Experiment::halves("hand").expect("progress: {within: 4s}");
     experiment.fault =
         "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]".to_owned();
     let experiment = experiment.expect("recover: {within: 5s}").expect("agreement: {}");
     let file = lab.write("progress.yaml", &experiment.yaml());
     let (code, outcome) = lab.decided(&file);
     assert_eq!(code, exit::PASSED, "three of four have the votes: {}", outcome.words());
-}
-
-/// Two validators hang while the network is split: the heal cannot bring finality back.
-#[test]
-fn a_chain_that_does_not_recover_fails() {
-    let lab = Lab::new();
-    let testnet = Testnet::new("hung");
-    let experiment = Experiment::halves("hung").expect("recover: {within: 400ms}");
-    let file = lab.write("hung.yaml", &experiment.with(&testnet));
-    let mut run = lab.start(&["run", &file, "--json"]);
-    run.wait_for("fault-proven", MOMENT);
-    for node in ["validator-2", "validator-3"] {
-        kill(lab.status("hung").node(node).pid, Signal::SIGSTOP);
-    }
-    let (code, outcome) = run.verdict();
-    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::FAILED, "Failed"), "{}", outcome.words());
-    assert!(outcome.words().contains("no new final block"), "{}", outcome.words());
-    lab.assert_nothing_left();
 }
 
 /// What was dead before the fault proves nothing by being dead after it.
