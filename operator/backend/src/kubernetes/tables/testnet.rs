@@ -3,28 +3,27 @@
 //! Synchronous and without a clock of its own. Everything that changes what an agent has to do ends in
 //! [`TestnetState::publish`], which composes its table anew.
 
+mod compose;
+mod evidence;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use netsplit_links::{
-    Cut, CutState, Proof, Rect,
-    cuts::{Changed, MAX_ADDRESSES, MAX_CUTS, Observed},
-    pod::{Inbound, Report, Table, Version},
-    probe::{PAIRS_PER_WATCH, sample},
+    Cut,
+    cuts::{Changed, MAX_ADDRESSES, MAX_CUTS},
+    pod::{Report, Version},
     tracker::Tracker,
 };
 use netsplit_proto::agent as wire;
 use tokio::sync::watch;
 
+use self::compose::Told;
 use super::{pairs::Pairs, wire as convert};
-use crate::{
-    backend::{BackendError, CutEvidence, CutRequest},
-    translate::{Names, cut_evidence},
-};
+use crate::backend::{BackendError, CutRequest};
 
 /// Reports that are older show nothing about now; an agent with nothing to count sends one a second.
 const FRESH: Duration = Duration::from_secs(2);
@@ -118,15 +117,6 @@ struct Desired {
     deadline: Instant,
     /// Dropped by agents that are no more.
     earlier_drops: u64,
-}
-
-/// Everything of a table but versions and times: when that is the same, nothing needs to be sent.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Told {
-    peers: Arc<[(String, Ipv4Addr)]>,
-    cuts: Vec<(u64, Vec<Ipv4Addr>)>,
-    probes: Vec<(u64, bool)>,
-    expected: Vec<(u64, bool)>,
 }
 
 /// What [`TestnetState::confirmed`] waits for: agents by node, and what each must hold.
@@ -462,158 +452,6 @@ impl TestnetState {
                 .and_then(|node| node.agent.as_ref())
                 .is_some_and(|agent| agent.unable.is_some())
         })
-    }
-
-    // === evidence ===
-
-    pub(super) fn evidence(&mut self, now: Instant) -> Vec<CutEvidence> {
-        self.look(now);
-        let names =
-            Names::new(self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.address()?))));
-        let mut evidence = self.tracker.evidence(&self.pairs, now);
-        for cut in evidence.iter_mut().filter(|cut| cut.state == CutState::Active && cut.proof.is_proven()) {
-            if let Some(silent) = self.unheard(&cut.id, now) {
-                cut.proof = Proof::Unproven(silent);
-            }
-        }
-        // Links that heal are probed until they are seen open: those that are need not be any more.
-        self.publish(now, false);
-        evidence.into_iter().map(|evidence| cut_evidence(evidence, &names)).collect()
-    }
-
-    /// Who of a cut's nodes has not reported for too long, as a sentence: what it counted before proves nothing now.
-    fn unheard(&self, id: &str, now: Instant) -> Option<String> {
-        let rects = &self.desired.iter().find(|desired| desired.request.id == id)?.request.rects;
-        let names: BTreeSet<&String> =
-            rects.iter().flat_map(|rect| rect.from.iter().chain(&rect.to)).collect();
-        names.into_iter().find_map(|name| {
-            let node = self.nodes.get(name)?;
-            let Some(agent) = &node.agent else {
-                return node.member.running.then(|| format!("the link agent of {name} is not connected"));
-            };
-            let age = now.saturating_duration_since(agent.heard_at);
-            (age > FRESH).then(|| {
-                format!(
-                    "not measured for {:.1} s: the link agent of {name} does not answer",
-                    age.as_secs_f64()
-                )
-            })
-        })
-    }
-
-    /// Before any change: what has ended in between must not be renewed unseen.
-    fn look(&mut self, now: Instant) {
-        let observed: Vec<Observed> = self.desired.iter().map(|desired| self.observed(desired)).collect();
-        self.tracker.observed(&mut self.pairs, &observed, now);
-    }
-
-    /// What all agents together hold of a cut.
-    fn observed(&self, desired: &Desired) -> Observed {
-        let mut observed = Observed {
-            id: desired.request.id.clone(),
-            drops: desired.earlier_drops,
-            rule_missing: false,
-            deadline: desired.deadline,
-        };
-        for agent in self.nodes.values().filter_map(|node| node.agent.as_ref()) {
-            let Some(cut) = agent.report.cuts.iter().find(|cut| cut.id == desired.instance) else { continue };
-            observed.drops += cut.drops;
-            observed.rule_missing |= cut.rule_missing;
-            if let Some(deadline) = agent.deadlines.get(&desired.instance) {
-                observed.deadline = observed.deadline.min(*deadline);
-            }
-        }
-        observed
-    }
-
-    // === tables ===
-
-    /// The cut over the addresses that its nodes have now.
-    fn links_cut(&self, request: &CutRequest) -> Cut {
-        let addresses = |names: &[String]| -> Vec<Ipv4Addr> {
-            names.iter().filter_map(|name| self.nodes.get(name)?.address()).collect()
-        };
-        let rects = request
-            .rects
-            .iter()
-            .map(|rect| Rect { from: addresses(&rect.from), to: addresses(&rect.to) })
-            .filter(|rect| !rect.from.is_empty() && !rect.to.is_empty())
-            .collect();
-        Cut { id: request.id.clone(), rects, lease: request.lease }
-    }
-
-    /// Nodes have come, gone or moved: the probes follow.
-    fn follow_addresses(&mut self) {
-        let agents = self.nodes.values().filter_map(|node| node.agent.as_ref());
-        self.pairs.set_agents(agents.map(|agent| agent.address).collect());
-        for desired in &self.desired {
-            let cut = self.links_cut(&desired.request);
-            if let Some(watch) = self.tracker.moved(&cut) {
-                self.pairs.retarget(watch, sample(&cut, PAIRS_PER_WATCH));
-            }
-        }
-    }
-
-    /// Gives every agent its table, when it differs from what the agent was told or when leases are renewed.
-    fn publish(&mut self, now: Instant, renew: bool) {
-        if !self.opened {
-            return;
-        }
-        let peers: Arc<[(String, Ipv4Addr)]> =
-            self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.address()?))).collect();
-        let names: Vec<String> = self.nodes.keys().cloned().collect();
-        for name in names {
-            let Some(agent) = self.nodes[&name].agent.as_ref() else { continue };
-            let (probes, expected) = self.pairs.ends_at(agent.address, now);
-            let cuts = self.inbound(&name, now);
-            let told = Told {
-                peers: Arc::clone(&peers),
-                cuts: cuts.iter().map(|cut| (cut.id, cut.from.clone())).collect(),
-                probes: probes.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
-                expected: expected.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
-            };
-            if agent.told.as_ref() == Some(&told) && !(renew && (!cuts.is_empty() || !probes.is_empty())) {
-                continue;
-            }
-            self.sequence += 1;
-            let version = Version { term: self.term, sequence: self.sequence };
-            let known = peers.iter().map(|(_, address)| *address).collect();
-            let table = Table { version, session: self.session, known, cuts, probes, expected };
-            let peers = peers.iter().map(|(node, address)| wire::Peer {
-                node: node.clone(),
-                addresses: vec![address.to_string()],
-            });
-            let message = convert::table(&table, &name, peers.collect());
-            if let Some(agent) = self.nodes.get_mut(&name).and_then(|node| node.agent.as_mut()) {
-                agent.told = Some(told);
-                agent.sent = Some(version);
-                // Kept also while the agent is away: the stream it opens next begins with it.
-                agent.tables.send_replace(Some(message));
-            }
-        }
-    }
-
-    /// What may not reach a node now.
-    fn inbound(&self, node: &str, now: Instant) -> Vec<Inbound> {
-        let cut = |desired: &Desired| {
-            let left = desired.deadline.checked_duration_since(now).filter(|left| !left.is_zero())?;
-            let into = desired.request.rects.iter().filter(|rect| rect.to.iter().any(|to| to == node));
-            let others: BTreeSet<&String> =
-                into.flat_map(|rect| &rect.from).filter(|from| *from != node).collect();
-            // Also without any address, while the pods of all of them are being replaced: strangers must stay out.
-            (!others.is_empty()).then(|| Inbound {
-                id: desired.instance,
-                from: others
-                    .into_iter()
-                    .filter_map(|from| self.nodes.get(from)?.address())
-                    .collect::<BTreeSet<_>>()
-                    .into_iter()
-                    .collect(),
-                // The kernel takes no shorter lease; a fault that lasts half a second too long does no harm.
-                lease: left.max(Cut::MIN_LEASE),
-            })
-        };
-        self.desired.iter().filter_map(cut).collect()
     }
 }
 

@@ -1,4 +1,7 @@
-use netsplit_links::pod::{CutReport, Received, Sent};
+use netsplit_links::{
+    CutState, Proof,
+    pod::{CutReport, Inbound, Received, Sent, Table},
+};
 
 use super::*;
 use crate::backend::CutRect;
