@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use clap::Args;
 use netsplit_backend::kubernetes::{AGENT_PORT, agent};
-use netsplit_links::PeerPorts;
+use netsplit_links::{PeerPorts, shape::ShapeOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Rendered into the pod by [`netsplit_backend::kubernetes::render`].
@@ -49,6 +49,7 @@ pub async fn run(args: PodAgentArgs) -> Result<()> {
         uid,
         address,
         ports: PeerPorts { peer: peer_port, ..PeerPorts::default() },
+        timed: ShapeOptions::default().timed,
         fault_lease: Duration::from_millis(fault_lease_ms),
         startup: SocketAddr::from((Ipv4Addr::UNSPECIFIED, AGENT_PORT)),
     };

@@ -45,8 +45,36 @@ pub struct Emulator {
     /// Started for the first link that is shaped: a testnet without any pays nothing.
     shaper: Option<Shaper>,
     table: LinkTable,
-    /// Each until its lease ends.
-    cuts: Vec<(Rect, Instant)>,
+    cuts: CutsInForce,
+}
+
+/// The cuts that links are under, each until its lease ends, as the kernel ends it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct CutsInForce(Vec<(Rect, Instant)>);
+
+impl CutsInForce {
+    pub(crate) fn new(cuts: &[Cut], now: Instant) -> Self {
+        let until = |cut: &Cut| {
+            let end = now + cut.lease;
+            cut.rects.clone().into_iter().map(move |rect| (rect, end))
+        };
+        Self(cuts.iter().flat_map(until).collect())
+    }
+
+    /// Those that go on; `None`: all of them.
+    pub(crate) fn after(&self, now: Instant) -> Option<Self> {
+        let goes_on = |(_, until): &&(Rect, Instant)| *until > now;
+        (!self.0.iter().all(|cut| goes_on(&cut)))
+            .then(|| Self(self.0.iter().filter(goes_on).cloned().collect()))
+    }
+
+    pub(crate) fn cover(&self, from: Ipv4Addr, to: Ipv4Addr) -> bool {
+        self.0.iter().any(|(rect, _)| rect.covers(from, to))
+    }
+
+    pub(crate) fn rects(&self) -> Vec<Rect> {
+        self.0.iter().map(|(rect, _)| rect.clone()).collect()
+    }
 }
 
 impl Emulator {
@@ -57,7 +85,7 @@ impl Emulator {
             measurer: Measurer::new(options.timed, session),
             shaper: None,
             table: LinkTable::default(),
-            cuts: Vec::new(),
+            cuts: CutsInForce::default(),
         }
     }
 
@@ -79,7 +107,7 @@ impl Emulator {
             shaper
         } else {
             let shaper = Shaper::start(self.options)?;
-            shaper.cut(rects(&self.cuts))?;
+            shaper.cut(self.cuts.rects())?;
             shaper
         };
         let set = shaper.set(table.clone());
@@ -97,26 +125,19 @@ impl Emulator {
 
     /// Follows the cuts, so that held packets of a link that is cut are dropped. The kernel cuts by itself.
     pub fn cut(&mut self, cuts: &[Cut], now: Instant) -> Result<(), ShapeError> {
-        let until = |cut: &Cut| {
-            let end = now + cut.lease;
-            cut.rects.clone().into_iter().map(move |rect| (rect, end))
-        };
-        self.replace_cuts(cuts.iter().flat_map(until).collect())
+        self.replace_cuts(CutsInForce::new(cuts, now))
     }
 
     /// Leaves out the cuts whose lease has ended, as the kernel does.
     pub fn expire(&mut self, now: Instant) -> Result<(), ShapeError> {
-        if self.cuts.iter().all(|(_, until)| *until > now) {
-            return Ok(());
-        }
-        self.replace_cuts(self.cuts.iter().filter(|(_, until)| *until > now).cloned().collect())
+        self.cuts.after(now).map_or(Ok(()), |cuts| self.replace_cuts(cuts))
     }
 
-    fn replace_cuts(&mut self, cuts: Vec<(Rect, Instant)>) -> Result<(), ShapeError> {
+    fn replace_cuts(&mut self, cuts: CutsInForce) -> Result<(), ShapeError> {
         let before = std::mem::replace(&mut self.cuts, cuts);
         // What was lost to a cut says nothing about the link's own losses.
-        self.measurer.forget(|from, to| is_cut(&before, from, to) != is_cut(&self.cuts, from, to));
-        self.shaper.as_ref().map_or(Ok(()), |shaper| shaper.cut(rects(&self.cuts)))
+        self.measurer.forget(|from, to| before.cover(from, to) != self.cuts.cover(from, to));
+        self.shaper.as_ref().map_or(Ok(()), |shaper| shaper.cut(self.cuts.rects()))
     }
 
     pub fn evidence(&mut self) -> Result<LinksEvidence, ShapeError> {
@@ -166,16 +187,8 @@ impl Emulator {
     }
 }
 
-fn is_cut(cuts: &[(Rect, Instant)], from: Ipv4Addr, to: Ipv4Addr) -> bool {
-    cuts.iter().any(|(rect, _)| rect.covers(from, to))
-}
-
-fn rects(cuts: &[(Rect, Instant)]) -> Vec<Rect> {
-    cuts.iter().map(|(rect, _)| rect.clone()).collect()
-}
-
 /// A fault's state is the whole state of its link.
-fn effective(table: &LinkTable) -> Vec<LinkEntry> {
+pub(crate) fn effective(table: &LinkTable) -> Vec<LinkEntry> {
     let all = table.base.iter().chain(&table.faulted);
     let by_pair: BTreeMap<_, _> = all.map(|entry| ((entry.from, entry.to), *entry)).collect();
     by_pair.into_values().collect()

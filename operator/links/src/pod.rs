@@ -1,11 +1,15 @@
 //! The link agent in a pod: it sees one node's traffic, and is told by a table what must not arrive there.
 //!
 //! Packets are judged where they arrive, so a cut between two pods is made by the agent of the receiving one, and a link is
-//! probed by two agents: one counts what it sent, the other what came. Whoever hands out the tables puts the two together.
+//! probed by two agents: one counts what it sent, the other what came. So it is with shaped links: the receiving agent holds the
+//! packets, and says how long it held the probes. Whoever hands out the tables puts the two ends together.
 //! A table is the whole desired state, and older ones than the one in force are refused, so that a table that was on its
 //! way from a former leader changes nothing. As on one machine no lease is renewed from here.
 
 mod ends;
+mod inward;
+mod outward;
+mod shaped;
 
 use std::{
     collections::BTreeMap,
@@ -21,14 +25,20 @@ use nix::{
 };
 use serde::{Deserialize, Serialize};
 
-use self::ends::Ends;
-pub use self::ends::{Incoming, Outgoing, Received, Sent};
+use self::{ends::Ends, shaped::Shaped};
+pub use self::{
+    ends::{Incoming, Outgoing, Received, Sent},
+    outward::Probed,
+    shaped::{LinkReceived, LinkSent, ShapedLink, ShapedReport, Shaping},
+};
 use crate::{
     agent::{AgentError, INSPECTION, chain},
     cuts::{Changed, CutTable, Renewal},
     frame,
     guard::Guard,
     model::{Cut, PeerPorts, Rect},
+    probe::ProbeError,
+    shape::ShapeOptions,
 };
 
 /// Orders tables: the term of who made it first, then that one's own count.
@@ -55,6 +65,7 @@ pub struct Table {
     pub cuts: Vec<Inbound>,
     pub probes: Vec<Outgoing>,
     pub expected: Vec<Incoming>,
+    pub shaping: Shaping,
 }
 
 /// What may not reach this pod, for as long as the lease is renewed.
@@ -71,7 +82,10 @@ pub struct Inbound {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     Apply(Table),
-    Report,
+    Report {
+        /// With what is known of shaped links, which costs more to find out.
+        shaped: bool,
+    },
 }
 
 /// What it answers.
@@ -89,6 +103,8 @@ pub struct Report {
     pub cuts: Vec<CutReport>,
     pub sent: Vec<Sent>,
     pub received: Vec<Received>,
+    /// Absent when nobody asked.
+    pub shaped: Option<ShapedReport>,
 }
 
 /// What the kernel did for one cut.
@@ -111,6 +127,8 @@ pub struct Options {
     /// The pod's own.
     pub address: Ipv4Addr,
     pub ports: PeerPorts,
+    /// UDP port of the probes that time shaped links; shaped as the peer port is, and never cut.
+    pub timed: u16,
     /// Overrides what the kernel was found to do.
     pub renewal: Option<Renewal>,
 }
@@ -141,6 +159,9 @@ pub struct PodAgent {
     address: Ipv4Addr,
     table: CutTable,
     ends: Ends,
+    shaped: Shaped,
+    /// Why links cannot be shaped here, as a sentence.
+    cannot_shape: Option<String>,
     applied: Option<Version>,
     held: BTreeMap<String, Held>,
 }
@@ -148,24 +169,36 @@ pub struct PodAgent {
 impl PodAgent {
     /// Finds out what the kernel can do and opens the probes' sockets. Changes no cut.
     pub fn open(options: Options) -> Result<Self, AgentError> {
+        let Options { address, ports, timed, renewal } = options;
+        let shape = ShapeOptions { ports, timed, ..ShapeOptions::default() };
         Ok(Self {
-            address: options.address,
-            table: CutTable::open(options.ports, options.renewal)?,
-            ends: Ends::open(options.address, options.ports)?,
+            address,
+            table: CutTable::open(ports, renewal)?,
+            ends: Ends::open(address, ports)?,
+            shaped: Shaped::open(address, shape).map_err(|source| ProbeError::Open { address, source })?,
+            cannot_shape: Shaped::unable(shape),
             applied: None,
             held: BTreeMap::new(),
         })
+    }
+
+    /// Why this kernel or container can cut links but not shape them, as a sentence.
+    pub fn cannot_shape(&self) -> Option<&str> {
+        self.cannot_shape.as_deref()
     }
 
     /// Serves requests until the other end of `control` is closed.
     pub fn run(mut self, control: &OwnedFd) -> Result<(), AgentError> {
         let mut inspected = Instant::now();
         loop {
-            let wait = self.ends.wake_after().unwrap_or(INSPECTION).min(INSPECTION);
+            let wakes = [self.ends.wake_after(), self.shaped.wake_after(), Some(INSPECTION)];
+            let wait = wakes.into_iter().flatten().min().unwrap_or(INSPECTION);
             let asked = self.wait(control, wait).map_err(AgentError::Socket)?;
             // Before any request: one that waited while this process was stopped must not renew what has ended in between.
             self.ends.receive();
+            self.shaped.receive();
             self.expire(Instant::now());
+            self.shaped.expire(Instant::now())?;
             if asked {
                 let Some(frame) = frame::receive(control).map_err(AgentError::Socket)? else { return Ok(()) };
                 let request = serde_json::from_slice(&frame.bytes).map_err(AgentError::Request)?;
@@ -176,6 +209,7 @@ impl PodAgent {
                 }
             }
             self.ends.send_due();
+            self.shaped.send_due();
             if inspected.elapsed() >= INSPECTION {
                 inspected = Instant::now();
                 self.inspect();
@@ -197,17 +231,17 @@ impl PodAgent {
     fn answer(&mut self, request: &Request) -> Response {
         match request {
             Request::Apply(table) => match self.apply(table) {
-                Ok(()) => Response::Report(self.report(Instant::now())),
+                Ok(()) => Response::Report(self.report(Instant::now(), true)),
                 Err(sentence) => Response::Refused(sentence),
             },
-            Request::Report => {
+            Request::Report { shaped } => {
                 self.inspect();
-                Response::Report(self.report(Instant::now()))
+                Response::Report(self.report(Instant::now(), *shaped))
             }
         }
     }
 
-    /// Makes the table the one in force: all of it, or nothing.
+    /// Makes the table the one in force. Of one that is refused no cut is in force; its links may be.
     fn apply(&mut self, table: &Table) -> Result<(), String> {
         if let Some(applied) = self.applied
             && table.version <= applied
@@ -223,10 +257,13 @@ impl PodAgent {
             to: vec![self.address],
             lease,
         });
+        self.shaped.apply(table.session, &table.shaping).map_err(|error| chain(&error))?;
         let now = Instant::now();
         let changed = self.table.set_guarded(&cuts, guard.as_ref()).map_err(|error| chain(&error))?;
         self.note(table, &changed, now);
         self.ends.update(table);
+        // After the kernel: what was held may leave, but nothing new comes to be held.
+        self.shaped.cut(&cuts, now).map_err(|error| chain(&error))?;
         self.applied = Some(table.version);
         Ok(())
     }
@@ -293,7 +330,7 @@ impl PodAgent {
         }
     }
 
-    fn report(&self, now: Instant) -> Report {
+    fn report(&mut self, now: Instant, shaped: bool) -> Report {
         let cut = |held: &Held| CutReport {
             id: held.id,
             drops: held.earlier_drops + held.drops,
@@ -306,6 +343,12 @@ impl PodAgent {
             interrupted: held.interrupted.clone(),
         };
         let (sent, received) = self.ends.counts(now);
-        Report { applied: self.applied, cuts: self.held.values().map(cut).collect(), sent, received }
+        Report {
+            applied: self.applied,
+            cuts: self.held.values().map(cut).collect(),
+            sent,
+            received,
+            shaped: shaped.then(|| self.shaped.report()),
+        }
     }
 }

@@ -17,7 +17,10 @@ use std::{
 use netsplit_links::{PeerPorts, pod};
 use tokio::sync::watch;
 
-use self::{follow::Follower, links::Links};
+use self::{
+    follow::{Able, Follower},
+    links::Links,
+};
 
 /// The subcommand of `netsplit` that must call [`run`].
 pub const COMMAND: &str = "pod-agent";
@@ -35,6 +38,8 @@ pub struct AgentOptions {
     /// The pod's own.
     pub address: Ipv4Addr,
     pub ports: PeerPorts,
+    /// UDP port of the probes that time shaped links.
+    pub timed: u16,
     /// Without a table for so long, no cut of before can be active any more.
     pub fault_lease: Duration,
     /// Where `GET /startup` is answered; port 0 takes any.
@@ -62,18 +67,23 @@ pub enum PodAgentError {
 pub async fn run(options: AgentOptions) -> Result<(), PodAgentError> {
     let (ready, readiness) = watch::channel(false);
     let startup = startup::serve(options.startup, readiness).await?;
-    let opened =
-        Links::start(pod::Options { address: options.address, ports: options.ports, renewal: None }).await;
-    let (links, unable) = match opened {
-        Ok(links) => (Some(links), None),
-        // The testnet runs without faults; whoever asks for one is told why there is none.
+    let AgentOptions { address, ports, timed, .. } = options;
+    let opened = Links::start(pod::Options { address, ports, timed, renewal: None }).await;
+    // The testnet runs without faults; whoever asks for one is told why there is none.
+    let (links, able) = match opened {
+        Ok((links, cannot_shape)) => {
+            if let Some(why) = &cannot_shape {
+                tracing::error!(%why, "this pod's links cannot be shaped");
+            }
+            (Some(links), Able { unable: None, cannot_shape })
+        }
         Err(links::StartError::Unable(why)) => {
             tracing::error!(%why, "this pod's links cannot be cut");
-            (None, Some(why))
+            (None, Able { unable: Some(why.clone()), cannot_shape: Some(why) })
         }
         Err(links::StartError::Thread(source)) => return Err(PodAgentError::Thread(source)),
     };
-    let follower = Follower::new(&options, links, unable, ready)?;
+    let follower = Follower::new(&options, links, able, ready)?;
     tokio::select! {
         error = follower.run() => Err(error),
         error = startup => Err(error),

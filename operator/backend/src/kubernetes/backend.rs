@@ -69,7 +69,8 @@ impl std::fmt::Debug for KubernetesBackend {
 
 impl KubernetesBackend {
     /// Takes the testnet into the hub and follows its pods; needs a running runtime. Its agents get no table before
-    /// [`set_cuts`](Backend::set_cuts) is called: a new leader calls it with the cuts that its predecessor had, or with none.
+    /// [`set_cuts`](Backend::set_cuts) and [`set_links`](Backend::set_links) are called: a new leader calls them with what its
+    /// predecessor had, or with none.
     pub fn new(client: Client, config: KubernetesConfig, hub: &Arc<TableHub>) -> Result<Self, BackendError> {
         let links = if config.faults {
             let links = hub.testnet(&config.namespace, &config.testnet)?;
@@ -140,7 +141,7 @@ impl KubernetesBackend {
     fn links(&self) -> Result<&TestnetLinks, BackendError> {
         self.links.as_deref().ok_or_else(|| {
             let sentence =
-                "this testnet has `faults: off`: its pods hold no link agent, so no link can be cut";
+                "this testnet has `faults: off`: its pods hold no link agent, so no link can be cut or shaped";
             BackendError::Refused(sentence.to_owned())
         })
     }
@@ -218,14 +219,18 @@ impl Backend for KubernetesBackend {
     }
 
     async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
-        if links.base.is_empty() && links.faulted.is_empty() {
-            return Ok(());
+        match &self.links {
+            None if links.base.is_empty() && links.faulted.is_empty() => Ok(()),
+            None => self.links().map(drop),
+            Some(hub) => {
+                self.listed().await?;
+                hub.set_links(links).await
+            }
         }
-        Err(BackendError::Refused("links can be cut on Kubernetes, but not shaped yet".to_owned()))
     }
 
     async fn links(&self) -> Result<LinksEvidence, BackendError> {
-        Ok(LinksEvidence::default())
+        self.links.as_ref().map_or_else(|| Ok(LinksEvidence::default()), |links| links.links())
     }
 
     async fn renew(&self) -> Result<(), BackendError> {

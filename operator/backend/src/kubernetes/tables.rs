@@ -2,8 +2,8 @@
 //!
 //! Only the leading operator serves. One that stops leading closes its streams; agents keep their tables, whose cuts end
 //! with their leases, and follow the next leader, whose tables carry a later term. Nobody is told anything of a testnet
-//! before its cuts are known ([`TestnetLinks::set_cuts`] was called, if only with none): a new leader must not heal what it
-//! has not heard of yet.
+//! before its cuts and its links are known ([`TestnetLinks::set_cuts`] and [`TestnetLinks::set_links`] were called, if only
+//! with none): a new leader must not heal what it has not heard of yet.
 
 mod pairs;
 mod review;
@@ -26,7 +26,7 @@ pub use self::{
     serve::TablesService,
     testnet::{AgentStatus, Member},
 };
-use crate::backend::{BackendError, CutEvidence, CutRequest};
+use crate::backend::{BackendError, CutEvidence, CutRequest, LinksEvidence, LinksRequest};
 
 /// Agents that do not confirm a new cut within this time do not have it.
 /// After a change of leaders they first have to find the new one.
@@ -104,6 +104,16 @@ fn not_the_leader() -> BackendError {
     BackendError::Gone("this operator is not the leader any more".to_owned())
 }
 
+fn unconfirmed(what: &str, missing: &[(String, Option<String>)]) -> BackendError {
+    let (name, why) = missing.first().cloned().unwrap_or_default();
+    let others = match missing.len() {
+        0 | 1 => String::new(),
+        count => format!(" and {} others", count - 1),
+    };
+    let why = why.unwrap_or_else(|| format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()));
+    BackendError::Failed(format!("the link agent of {name}{others} did not {what} its links: {why}"))
+}
+
 /// The links of one testnet. Dropping it closes its agents' streams; their cuts end with their leases.
 #[derive(Debug)]
 pub struct TestnetLinks {
@@ -139,13 +149,21 @@ impl TestnetLinks {
             return Ok(());
         };
         self.with(|testnet| testnet.set_cuts(before, Instant::now()))??;
-        let (name, why) = &missing[0];
-        let others = match missing.len() {
-            1 => String::new(),
-            count => format!(" and {} others", count - 1),
+        Err(unconfirmed("cut", &missing))
+    }
+
+    /// Makes exactly these links shaped, as [`Self::set_cuts`] does for cuts.
+    pub async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
+        let _changing = self.changing.lock().await;
+        let (before, awaited) = self.with(|testnet| testnet.set_links(links, Instant::now()))??;
+        let Err(missing) = self.confirmed(&awaited).await else { return Ok(()) };
+        let Some(before) = before else {
+            let silent: Vec<&String> = missing.iter().map(|(name, _)| name).collect();
+            tracing::warn!(?silent, "link agents have not confirmed how links are at first");
+            return Ok(());
         };
-        let why = why.clone().unwrap_or_else(|| format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()));
-        Err(BackendError::Failed(format!("the link agent of {name}{others} did not cut its links: {why}")))
+        self.with(|testnet| testnet.set_links(before, Instant::now()))??;
+        Err(unconfirmed("shape", &missing))
     }
 
     /// Waits until everybody has the newest table; gives who has not, each with why, as far as that is known.
@@ -172,7 +190,7 @@ impl TestnetLinks {
         }
     }
 
-    /// Renews the leases of all cuts; fails with the names of those that had ended.
+    /// Renews the leases of all cuts and of the faulted links; fails with the names of those that had ended.
     pub fn renew(&self) -> Result<(), BackendError> {
         let ended = self.with(|testnet| testnet.renew(Instant::now()))?;
         if ended.is_empty() {
@@ -184,6 +202,11 @@ impl TestnetLinks {
     /// One entry per cut, and per cut that ended recently.
     pub fn evidence(&self) -> Result<Vec<CutEvidence>, BackendError> {
         self.with(|testnet| testnet.evidence(Instant::now()))
+    }
+
+    /// What is known of the shaped links.
+    pub fn links(&self) -> Result<LinksEvidence, BackendError> {
+        self.with(|testnet| testnet.links(Instant::now()))?
     }
 
     /// Every node's agent.

@@ -12,24 +12,24 @@ use crate::lab::{Lab, until};
 
 const LONG: Duration = Duration::from_secs(15);
 /// What a loaded machine may add to a packet's way.
-const SLACK_MS: i32 = 30;
+pub(crate) const SLACK_MS: i32 = 30;
 
-fn link(from: usize, to: usize, latency_ms: u64) -> LinkRequest {
+pub(crate) fn link(from: usize, to: usize, latency_ms: u64) -> LinkRequest {
     let state = LinkState { latency: Duration::from_millis(latency_ms), ..LinkState::default() };
     LinkRequest { from: format!("n{from}"), to: format!("n{to}"), number: (from * 100 + to) as u32, state }
 }
 
-fn faulted(links: Vec<LinkRequest>) -> LinksRequest {
+pub(crate) fn faulted(links: Vec<LinkRequest>) -> LinksRequest {
     LinksRequest { seed: 7, faulted: links, lease: LONG, ..LinksRequest::default() }
 }
 
 impl Lab {
     /// How long a TCP connection to another node's peer port takes to come about, in milliseconds.
-    async fn connect_ms(&self, from: usize, to: usize) -> i32 {
+    pub(crate) async fn connect_ms(&self, from: usize, to: usize) -> i32 {
         self.run(from, &["connect", &format!("{}:26600", self.address(to))]).await.unwrap()
     }
 
-    async fn takes(&self, from: usize, to: usize, ms: i32) -> bool {
+    pub(crate) async fn takes(&self, from: usize, to: usize, ms: i32) -> bool {
         (ms..ms + SLACK_MS).contains(&self.connect_ms(from, to).await)
     }
 

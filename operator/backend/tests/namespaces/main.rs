@@ -8,6 +8,7 @@
 mod helper;
 mod lab;
 mod links;
+mod pod_links;
 mod pods;
 mod scenarios;
 

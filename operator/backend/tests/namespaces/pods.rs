@@ -16,7 +16,7 @@ use std::{
 
 use async_trait::async_trait;
 use netsplit_backend::{
-    Backend, CutEvidence, CutRect, CutRequest, CutState, ExecStdio, Proof,
+    Backend, CutEvidence, CutRect, CutRequest, CutState, ExecStdio, LinksRequest, Proof,
     kubernetes::{
         PodIdentity, ReviewError, TableHub, TablesTls, TokenReviewer,
         agent::{AgentOptions, run},
@@ -35,7 +35,7 @@ use crate::lab::{Lab, exe, until};
 
 const TABLES_PORT: u16 = 26610;
 const STARTUP_PORT: u16 = 26605;
-const LONG: Duration = Duration::from_secs(15);
+pub(crate) const LONG: Duration = Duration::from_secs(15);
 
 /// A token is `pod uid`; every other one is refused.
 #[derive(Debug)]
@@ -63,6 +63,7 @@ pub(crate) fn agent(words: &[String]) {
         address,
         // The probes of the testnet that the namespaces are borrowed from have the usual ports.
         ports: PeerPorts { probe: 26613, control: 26614, ..PeerPorts::default() },
+        timed: 26615,
         fault_lease: Duration::from_millis(words[5].parse().unwrap()),
         startup: (address, STARTUP_PORT).into(),
     };
@@ -71,17 +72,17 @@ pub(crate) fn agent(words: &[String]) {
 }
 
 /// Namespaces 0, 1, ... are pods of nodes n0, n1, ...; the last one is the operator's.
-struct Pods {
-    lab: Arc<Lab>,
+pub(crate) struct Pods {
+    pub(crate) lab: Arc<Lab>,
     folder: tempfile::TempDir,
-    hub: Arc<TableHub>,
+    pub(crate) hub: Arc<TableHub>,
     server: JoinHandle<()>,
     agents: Vec<Option<JoinHandle<()>>>,
 }
 
 impl Pods {
     /// `None` on a machine where this process may not enter the namespaces.
-    async fn new(pods: usize) -> Option<Self> {
+    pub(crate) async fn new(pods: usize) -> Option<Self> {
         let lab = Arc::new(Lab::new(pods + 1).await);
         if lab.backend.is_rootless() {
             println!("rootless: entering the pods from outside was NOT RUN");
@@ -102,7 +103,7 @@ impl Pods {
     }
 
     /// The pod of a node as the API server would show it. `place` is the namespace it is in.
-    fn member(&self, node: usize, uid: &str, place: usize) -> Member {
+    pub(crate) fn member(&self, node: usize, uid: &str, place: usize) -> Member {
         Member {
             node: format!("n{node}"),
             pod: format!("t-n{node}"),
@@ -112,12 +113,12 @@ impl Pods {
         }
     }
 
-    fn members(&self, nodes: usize) -> Vec<Member> {
+    pub(crate) fn members(&self, nodes: usize) -> Vec<Member> {
         (0..nodes).map(|node| self.member(node, &format!("uid-{node}"), node)).collect()
     }
 
     /// Starts the agent of a node's pod.
-    fn start(&mut self, node: usize, uid: &str, place: usize, token: &str, lease: Duration) {
+    pub(crate) fn start(&mut self, node: usize, uid: &str, place: usize, token: &str, lease: Duration) {
         fs::write(self.folder.path().join(format!("{uid}.token")), token).unwrap();
         let operator = self.lab.address(self.agents.len());
         let argv: Vec<String> = [
@@ -141,22 +142,34 @@ impl Pods {
         }));
     }
 
-    fn start_all(&mut self, nodes: usize, lease: Duration) {
+    pub(crate) fn start_all(&mut self, nodes: usize, lease: Duration) {
         for node in 0..nodes {
             let uid = format!("uid-{node}");
             self.start(node, &uid, node, &format!("t-n{node} {uid}"), lease);
         }
     }
 
+    /// The testnet, whose links are asked to do nothing.
+    pub(crate) async fn testnet(&self) -> TestnetLinks {
+        let links = self.hub.testnet("lab", "t").unwrap();
+        links.set_links(LinksRequest::default()).await.unwrap();
+        links
+    }
+
+    /// Ends the server.
+    pub(crate) fn stop(&self) {
+        self.server.abort();
+    }
+
     /// SIGKILL.
-    async fn kill(&mut self, place: usize) {
+    pub(crate) async fn kill(&mut self, place: usize) {
         let agent = self.agents[place].take().unwrap();
         agent.abort();
         agent.await.ok();
     }
 
     /// The kubelet's question.
-    async fn may_start(&self, place: usize) -> bool {
+    pub(crate) async fn may_start(&self, place: usize) -> bool {
         let Ok(mut stream) = self.lab.backend.connect(self.lab.name(place), STARTUP_PORT).await else {
             return false;
         };
@@ -166,7 +179,7 @@ impl Pods {
         read.is_ok() && answer.starts_with("HTTP/1.1 200")
     }
 
-    async fn until_all_may_start(&self, places: usize) {
+    pub(crate) async fn until_all_may_start(&self, places: usize) {
         for place in 0..places {
             until("the node may start", || self.may_start(place)).await;
         }
@@ -192,17 +205,17 @@ async fn serve(lab: &Lab, place: usize, hub: &Arc<TableHub>, tls: &TablesTls) ->
     tokio::spawn(async move { server.await.unwrap() })
 }
 
-fn cut(id: &str, rects: &[(&[usize], &[usize])], lease: Duration) -> CutRequest {
+pub(crate) fn cut(id: &str, rects: &[(&[usize], &[usize])], lease: Duration) -> CutRequest {
     let names = |nodes: &[usize]| nodes.iter().map(|node| format!("n{node}")).collect();
     let rects = rects.iter().map(|(from, to)| CutRect { from: names(from), to: names(to) }).collect();
     CutRequest { id: id.to_owned(), rects, lease }
 }
 
-fn evidence(links: &TestnetLinks, id: &str) -> CutEvidence {
+pub(crate) fn evidence(links: &TestnetLinks, id: &str) -> CutEvidence {
     links.evidence().unwrap().into_iter().rfind(|evidence| evidence.id == id).expect("the cut is known")
 }
 
-async fn until_proven(links: &TestnetLinks, id: &str) -> CutEvidence {
+pub(crate) async fn until_proven(links: &TestnetLinks, id: &str) -> CutEvidence {
     until("the cut is proven", async || {
         links.renew().unwrap();
         evidence(links, id).proof.is_proven()
@@ -213,7 +226,7 @@ async fn until_proven(links: &TestnetLinks, id: &str) -> CutEvidence {
 
 pub(crate) async fn pods_are_cut_proven_and_healed() {
     let Some(mut pods) = Pods::new(4).await else { return };
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(3)).unwrap();
     pods.start_all(3, LONG);
     until("all agents follow", async || links.agents().unwrap().iter().all(|agent| agent.connected)).await;
@@ -249,7 +262,7 @@ pub(crate) async fn pods_are_cut_proven_and_healed() {
 pub(crate) async fn cuts_of_pods_end_with_their_lease() {
     let Some(mut pods) = Pods::new(2).await else { return };
     let lease = Duration::from_secs(2);
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(2)).unwrap();
     pods.start_all(2, lease);
     links.set_cuts(Vec::new()).await.unwrap();
@@ -270,7 +283,7 @@ pub(crate) async fn cuts_of_pods_end_with_their_lease() {
 
 pub(crate) async fn a_later_leader_takes_over_and_an_earlier_one_is_refused() {
     let Some(mut pods) = Pods::new(2).await else { return };
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(2)).unwrap();
     pods.start_all(2, LONG);
     links.set_cuts(Vec::new()).await.unwrap();
@@ -280,7 +293,7 @@ pub(crate) async fn a_later_leader_takes_over_and_an_earlier_one_is_refused() {
 
     pods.hub.lead(3);
     assert!(links.set_cuts(Vec::new()).await.is_err(), "a former leader's handle still works");
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(2)).unwrap();
     until("the agents follow the new leader", async || links.agents().unwrap().iter().all(|a| a.connected))
         .await;
@@ -293,7 +306,7 @@ pub(crate) async fn a_later_leader_takes_over_and_an_earlier_one_is_refused() {
 
     // A leader of an earlier term comes back: nobody follows it.
     pods.hub.lead(2);
-    let stale = pods.hub.testnet("lab", "t").unwrap();
+    let stale = pods.testnet().await;
     stale.set_members(pods.members(2)).unwrap();
     stale.set_cuts(Vec::new()).await.unwrap();
     let error = stale.set_cuts(vec![cut("other", &[(&[1], &[0])], LONG)]).await.unwrap_err().to_string();
@@ -304,7 +317,7 @@ pub(crate) async fn a_later_leader_takes_over_and_an_earlier_one_is_refused() {
 
 pub(crate) async fn rules_flushed_in_a_pod_are_noticed() {
     let Some(mut pods) = Pods::new(2).await else { return };
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(2)).unwrap();
     pods.start_all(2, LONG);
     links.set_cuts(Vec::new()).await.unwrap();
@@ -329,7 +342,7 @@ fn is_current(links: &TestnetLinks, node: &str) -> bool {
 
 pub(crate) async fn a_replaced_pod_is_cut_before_its_first_packet() {
     let Some(mut pods) = Pods::new(3).await else { return };
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(2)).unwrap();
     pods.start_all(2, LONG);
     links.set_cuts(Vec::new()).await.unwrap();
@@ -361,7 +374,7 @@ pub(crate) async fn a_replaced_pod_is_cut_before_its_first_packet() {
 
 pub(crate) async fn a_cut_that_an_agent_does_not_confirm_is_taken_back() {
     let Some(mut pods) = Pods::new(3).await else { return };
-    let links = pods.hub.testnet("lab", "t").unwrap();
+    let links = pods.testnet().await;
     links.set_members(pods.members(3)).unwrap();
     pods.start_all(2, LONG);
     // The third one shows the token of another pod, and after a whole lease its node starts all the same.
@@ -384,11 +397,11 @@ pub(crate) async fn a_cut_that_an_agent_does_not_confirm_is_taken_back() {
 pub(crate) fn tables() {
     use netsplit_links::{
         frame,
-        pod::{Inbound, Options, PodAgent, Request, Response, Table, Version},
+        pod::{Inbound, Options, PodAgent, Request, Response, Shaping, Table, Version},
     };
     let own = Ipv4Addr::new(127, 0, 0, 3);
     let (ours, theirs) = frame::pair().unwrap();
-    let options = Options { address: own, ports: PeerPorts::default(), renewal: None };
+    let options = Options { address: own, ports: PeerPorts::default(), timed: 26615, renewal: None };
     let agent = thread::spawn(move || PodAgent::open(options).unwrap().run(&theirs).unwrap());
     let ask = |request: &Request| -> Response {
         frame::send(ours.as_fd(), &serde_json::to_vec(request).unwrap(), &[]).unwrap();
@@ -412,6 +425,7 @@ pub(crate) fn tables() {
             cuts: cuts.map(inbound).into_iter().collect(),
             probes: Vec::new(),
             expected: Vec::new(),
+            shaping: Shaping::default(),
         })
     };
     let applied =
@@ -432,7 +446,7 @@ pub(crate) fn tables() {
     let Response::Report(report) = ask(&table(2, 6, &[4])) else { panic!("refused") };
     assert_eq!(report.cuts[0].drops, 4);
     assert!(arrives(2) && !arrives(4));
-    let Response::Report(report) = ask(&Request::Report) else { panic!("refused") };
+    let Response::Report(report) = ask(&Request::Report { shaped: false }) else { panic!("refused") };
     assert_eq!((report.cuts[0].drops, &report.cuts[0].interrupted), (5, &None));
     assert!(applied(&ask(&table(3, 1, &[]))));
     assert!(arrives(4) && arrives(5));

@@ -26,6 +26,11 @@ use crate::{
         a_new_agent_is_told_the_links, a_shaped_link_can_be_cut, faulted_links_end_with_their_lease,
         links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured,
     },
+    pod_links::{
+        agents_of_pods_that_die_or_hang_leave_links_free_and_are_told_of,
+        faulted_links_of_pods_end_with_their_lease, links_of_pods_are_as_slow_as_asked_each_way,
+        shaped_links_outlive_their_operator_and_follow_a_pod,
+    },
     pods::{
         a_cut_that_an_agent_does_not_confirm_is_taken_back,
         a_later_leader_takes_over_and_an_earlier_one_is_refused,
@@ -72,6 +77,10 @@ scenarios![
     rules_flushed_in_a_pod_are_noticed,
     a_replaced_pod_is_cut_before_its_first_packet,
     a_cut_that_an_agent_does_not_confirm_is_taken_back,
+    links_of_pods_are_as_slow_as_asked_each_way,
+    faulted_links_of_pods_end_with_their_lease,
+    agents_of_pods_that_die_or_hang_leave_links_free_and_are_told_of,
+    shaped_links_outlive_their_operator_and_follow_a_pod,
 ];
 
 const LONG: Duration = Duration::from_secs(15);

@@ -5,44 +5,34 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    io::{self, IoSliceMut},
+    io,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use nix::{
-    sched::{CloneFlags, setns},
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, setsockopt, sockopt},
-    sys::time::TimeSpec,
-    time::{ClockId, clock_gettime},
-};
+use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
 use super::{
+    arrival,
+    pace::{BURST, Pace},
     random::{Purpose, Stream},
-    state::{LinkEntry, Share},
-    timed::{LENGTH, TimedProbe},
+    state::{LinkEntry, LinkState},
+    timed::TimedProbe,
 };
 
 /// Probes of one link whose median is its latency.
-const WINDOW: usize = 33;
+pub(crate) const WINDOW: usize = 33;
 /// Probes of one link that are remembered: those of which a share is lost, and before them those under way, 250 at
 /// the longest latency.
-const FLIGHTS: usize = 500;
-/// The shortest time between two probes of one link.
-const ROUND: Duration = Duration::from_millis(40);
+pub(crate) const FLIGHTS: usize = 500;
 /// Probes sent in a second over all links.
 const PROBES_PER_SECOND: u32 = 1_000;
 /// The same while there are links of which too little is known, since a fault waits to be proven: only they are probed.
 const NEW_PROBES_PER_SECOND: u32 = 8_000;
-/// Probes that tell a link's latency, and those that tell its loss too.
-const ENOUGH: usize = 30;
-const ENOUGH_FOR_LOSS: usize = 70;
 /// A probe is lost when it is so much later than its link allows.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Probes are sent in small bursts, so that the thread need not wake for each.
-const BURST: Duration = Duration::from_millis(20);
 /// Probes taken in at a time, so that a flood cannot hold the thread.
 const READ_AT_ONCE: usize = 512;
 
@@ -87,9 +77,7 @@ pub struct Measurer {
     nodes: BTreeMap<Ipv4Addr, UdpSocket>,
     links: Vec<Measured>,
     born: Instant,
-    turn: usize,
-    round_started: Option<Instant>,
-    credit_since: Instant,
+    pace: Pace,
 }
 
 impl Measurer {
@@ -101,9 +89,7 @@ impl Measurer {
             nodes: BTreeMap::new(),
             links: Vec::new(),
             born: Instant::now(),
-            turn: 0,
-            round_started: None,
-            credit_since: Instant::now(),
+            pace: Pace::new(),
         }
     }
 
@@ -114,10 +100,7 @@ impl Measurer {
             if let Some(namespace) = namespace {
                 setns(namespace, CloneFlags::CLONE_NEWNET)?;
             }
-            let socket = UdpSocket::bind((address, port))?;
-            socket.set_nonblocking(true)?;
-            setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-            Ok(socket)
+            arrival::open(address, port)
         });
         let socket =
             opened.join().unwrap_or_else(|_| Err(io::Error::other("the thread that opened it panicked")))?;
@@ -143,7 +126,7 @@ impl Measurer {
         }
         // By number: that is what a probe says.
         self.links.sort_by_key(|link| link.entry.number);
-        self.turn = 0;
+        self.pace.restart();
     }
 
     /// Forgets what is known of those links: what happened to them says nothing about how they are now.
@@ -168,29 +151,15 @@ impl Measurer {
         } else {
             (new.len(), NEW_PROBES_PER_SECOND)
         };
-        let earned = now.duration_since(self.credit_since).min(ROUND).as_secs_f64();
-        let budget = (earned * f64::from(rate)) as usize;
-        if budget > 0 {
-            self.credit_since = now;
-        }
-        // Links come and go between two calls; a round that is cut short begins anew.
-        self.turn %= turns.max(1);
-        for _ in 0..budget.min(turns) {
-            if self.turn == 0 {
-                if self.round_started.is_some_and(|started| now.duration_since(started) < ROUND) {
-                    return;
-                }
-                self.round_started = Some(now);
-            }
-            self.send_one(new.get(self.turn).copied().unwrap_or(self.turn));
-            self.turn = (self.turn + 1) % turns;
+        for turn in self.pace.due(turns, rate, now) {
+            self.send_one(new.get(turn).copied().unwrap_or(turn));
         }
     }
 
     fn send_one(&mut self, place: usize) {
         let link = &mut self.links[place];
         let Some(socket) = self.nodes.get(&link.entry.from) else { return };
-        let Ok(sent) = clock() else { return };
+        let Ok(sent) = arrival::clock() else { return };
         let probe = TimedProbe { session: self.session, link: link.entry.number, number: link.next, sent };
         // One that cannot be sent counts as lost.
         socket.send_to(&probe.encode(), (link.entry.to, self.port)).ok();
@@ -205,7 +174,7 @@ impl Measurer {
     pub fn receive(&mut self) {
         for (address, socket) in &self.nodes {
             for _ in 0..READ_AT_ONCE {
-                let Some((probe, from, came)) = receive_one(socket) else { break };
+                let Some((probe, from, came)) = arrival::receive(socket) else { break };
                 let place = self.links.binary_search_by_key(&probe.link, |link| link.entry.number);
                 let Ok(link) = place.map(|place| &mut self.links[place]) else { continue };
                 if probe.session != self.session || link.entry.to != *address || link.entry.from != from {
@@ -229,6 +198,11 @@ impl Measurer {
     }
 }
 
+/// A probe that has not come so long after it was sent never will.
+pub fn patience(state: &LinkState) -> Duration {
+    state.latency + state.jitter + PATIENCE
+}
+
 impl Measured {
     /// `next`: the number of its next probe, since numbers are never used again.
     fn new(entry: LinkEntry, stream: Stream, next: u64) -> Self {
@@ -237,8 +211,7 @@ impl Measured {
 
     /// Too little is known to say what it is.
     fn is_new(&self) -> bool {
-        let enough = if self.entry.state.loss == Share::NONE { ENOUGH } else { ENOUGH_FOR_LOSS };
-        self.flights.len() < enough
+        self.flights.len() < self.entry.state.probes_wanted()
     }
 
     /// The probe of that number, unless it met another state or was sent long ago.
@@ -249,7 +222,7 @@ impl Measured {
     }
 
     fn measure(&self, now_ms: u32) -> LinkMeasure {
-        let longest = (self.entry.state.latency + self.entry.state.jitter + PATIENCE).as_millis() as u32;
+        let longest = patience(&self.entry.state).as_millis() as u32;
         let is_due = |flight: &&Flight| now_ms.saturating_sub(flight.sent_ms) >= longest;
         let due = || self.flights.iter().take_while(is_due);
         let mut samples: Vec<i64> = self.samples.iter().copied().collect();
@@ -266,33 +239,6 @@ impl Measured {
     }
 }
 
-fn clock() -> nix::Result<u64> {
-    clock_gettime(ClockId::CLOCK_REALTIME).map(nanoseconds)
-}
-
-fn nanoseconds(time: TimeSpec) -> u64 {
-    time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
-}
-
-/// A probe, where it says to come from, and when it came.
-fn receive_one(socket: &UdpSocket) -> Option<(TimedProbe, Ipv4Addr, u64)> {
-    let mut buffer = [0; LENGTH + 1];
-    let mut slices = [IoSliceMut::new(&mut buffer)];
-    let mut space = nix::cmsg_space!(TimeSpec);
-    let flags = MsgFlags::MSG_DONTWAIT;
-    let (length, from, came) = {
-        let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut slices, Some(&mut space), flags).ok()?;
-        let came = message.cmsgs().ok()?.find_map(|control| match control {
-            ControlMessageOwned::ScmTimestampns(time) => Some(nanoseconds(time)),
-            _ => None,
-        });
-        (message.bytes, message.address?.ip(), came?)
-    };
-    // A stranger's datagram is skipped like any other that cannot be read.
-    let probe = TimedProbe::decode(&buffer[..length]);
-    Some((probe.unwrap_or(TimedProbe { session: 0, link: u32::MAX, number: 0, sent: 0 }), from, came))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,12 +246,12 @@ mod tests {
     #[test]
     fn a_change_of_the_link_forgets_what_was_known() {
         let mut measurer = Measurer::new(1, 1);
-        let state = super::super::LinkState::default();
+        let state = LinkState::default();
         let entry = |latency| LinkEntry {
             from: Ipv4Addr::new(10, 0, 0, 1),
             to: Ipv4Addr::new(10, 0, 0, 2),
             number: 7,
-            state: super::super::LinkState { latency, ..state },
+            state: LinkState { latency, ..state },
         };
         measurer.set(1, &[entry(Duration::from_millis(20))]);
         measurer.links[0].samples.push_back(1);
@@ -326,7 +272,7 @@ mod tests {
             from: Ipv4Addr::new(10, 0, 0, 1),
             to: Ipv4Addr::new(10, 0, 0, 2),
             number: 7,
-            state: super::super::LinkState::default(),
+            state: LinkState::default(),
         };
         let mut link = Measured::new(entry, Stream::new(1, 7), 5);
         link.flights = (0..3).map(|n| Flight { sent_ms: n * 100, came: false }).collect();

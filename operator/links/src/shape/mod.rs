@@ -8,8 +8,11 @@
 //! The rules live in a table that goes with the thread's socket, behind a gate that the thread renews: an agent that dies
 //! or hangs lets packets flow.
 
+pub(crate) mod arrival;
+mod hold;
 mod link;
 mod measure;
+pub(crate) mod pace;
 mod queue;
 mod random;
 mod rules;
@@ -20,9 +23,12 @@ mod system;
 pub mod timed;
 mod worker;
 
+pub use hold::{HeldProbe, Inlet};
 pub use link::{Arrival, Counters, Dropped, Fate, Link};
-pub use measure::{LinkMeasure, Measurer};
+pub(crate) use measure::{FLIGHTS, WINDOW};
+pub use measure::{LinkMeasure, Measurer, patience};
 pub use queue::QueueError;
 pub use random::{Purpose, Stream};
 pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport, Shaper};
 pub use state::{LinkEntry, LinkState, LinkTable, LinkUpdate, Share};
+pub use timed::TimedProbe;

@@ -15,6 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    hold::Inlet,
     link::Counters,
     queue::QueueError,
     state::{LinkState, LinkTable},
@@ -91,6 +92,8 @@ pub struct ShapeReport {
     pub failures: u64,
     /// How often the thread came too late to keep the gate: packets then passed unshaped.
     pub lapses: u64,
+    /// Probes that came and were not counted.
+    pub missed: u64,
     /// For how long at most, in milliseconds.
     pub longest_lapse_ms: u64,
     /// Whether the faults' lease has ended: the links are at their base.
@@ -115,6 +118,7 @@ impl ShapeReport {
         count(self.queue_losses, "packets were lost by a full packet queue of the link agent");
         count(self.buffer_losses, "packets were lost by a full receive buffer of the link agent");
         count(self.failures, "verdicts or copies of the link agent failed");
+        count(self.missed, "probes came faster than the link agent counts them");
         if self.lapses > 0 {
             faults.push(format!(
                 "the link agent stood still {} times: packets passed unshaped for up to {} ms",
@@ -154,12 +158,17 @@ pub struct Shaper {
 
 impl Shaper {
     pub fn start(options: ShapeOptions) -> Result<Self, ShapeError> {
+        Self::start_with(options, None)
+    }
+
+    /// With an inlet, the thread takes in the probes that come out of it, and tells how long each was held.
+    pub fn start_with(options: ShapeOptions, inlet: Option<Inlet>) -> Result<Self, ShapeError> {
         let (wake, woken) = UnixStream::pair().map_err(ShapeError::Thread)?;
         wake.set_nonblocking(true).map_err(ShapeError::Thread)?;
         woken.set_nonblocking(true).map_err(ShapeError::Thread)?;
         let (orders, queue) = mpsc::sync_channel(COMMANDS);
         let (ready, opened) = mpsc::sync_channel(1);
-        let work = move || match Worker::open(options) {
+        let work = move || match Worker::open(options, inlet) {
             Ok(mut worker) => {
                 // Nobody is left to be told when this fails, which the first order finds out.
                 ready.send(Ok(())).ok();

@@ -33,6 +33,10 @@ impl fmt::Display for Share {
     }
 }
 
+/// Probes that tell a link's latency, and those that tell its loss too.
+const ENOUGH: usize = 30;
+const ENOUGH_FOR_LOSS: usize = 70;
+
 /// What a packet meets on a link that is not cut. The default changes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -61,6 +65,11 @@ impl LinkState {
     /// overtake 64 KiB at once.
     pub fn is_exact(&self) -> bool {
         [self.loss, self.duplicate, self.reorder, self.corrupt].iter().any(|share| *share != Share::NONE)
+    }
+
+    /// How many probes say whether a link is so.
+    pub fn probes_wanted(&self) -> usize {
+        if self.loss == Share::NONE { ENOUGH } else { ENOUGH_FOR_LOSS }
     }
 }
 

@@ -20,13 +20,14 @@ use nix::{
 };
 
 use super::{
+    hold::Inlet,
     link::{Arrival, Fate, Link},
     queue::{Queues, Ticket},
     random::Stream,
     rules::{COPY_MARK, Pair, Ports, Rules, Way},
     schedule::Schedule,
     shaper::{Answer, Command, Inbox, LinkReport, ShapeError, ShapeOptions, ShapeReport},
-    state::{LinkEntry, LinkState, LinkTable},
+    state::{LinkEntry, LinkState, LinkTable, Share},
     system, timed,
 };
 use crate::model::Rect;
@@ -41,8 +42,6 @@ const BATCHES: usize = 4;
 const RENEWALS: u32 = 8;
 /// The kernel's own granularity leaves no room for less.
 const SHORTEST_GATE: Duration = Duration::from_millis(100);
-/// Sentences kept.
-const MAX_PROBLEMS: usize = 8;
 
 #[derive(Debug)]
 struct Shaped {
@@ -68,6 +67,8 @@ pub(super) struct Worker {
     options: ShapeOptions,
     queues: Queues,
     rules: Rules,
+    /// Where probes come out; none: somebody else takes them.
+    inlet: Option<Inlet>,
     /// For second copies; without it nothing is duplicated.
     raw: Option<OwnedFd>,
     /// Places stay: what is held names them.
@@ -85,7 +86,7 @@ pub(super) struct Worker {
 }
 
 impl Worker {
-    pub(super) fn open(options: ShapeOptions) -> Result<Self, ShapeError> {
+    pub(super) fn open(options: ShapeOptions, inlet: Option<Inlet>) -> Result<Self, ShapeError> {
         let options = ShapeOptions { gate: options.gate.max(SHORTEST_GATE), ..options };
         let gso = options.first_queue..options.first_queue + QUEUES_PER_KIND;
         let exact: Range<u16> = gso.end..gso.end + QUEUES_PER_KIND;
@@ -100,6 +101,7 @@ impl Worker {
             options,
             queues,
             rules,
+            inlet,
             raw: None,
             links: Vec::new(),
             places: HashMap::new(),
@@ -112,10 +114,7 @@ impl Worker {
             report: ShapeReport { rules_intact: true, ..ShapeReport::default() },
             copy_failures: 0,
         };
-        match raw_socket() {
-            Ok(socket) => worker.raw = Some(socket),
-            Err(errno) => worker.problem(format!("no packet can be duplicated: no raw socket ({errno})")),
-        }
+        worker.raw = raw_socket().ok();
         worker.renew_gate(now)?;
         Ok(worker)
     }
@@ -123,7 +122,7 @@ impl Worker {
     /// Works until the handle is gone.
     pub(super) fn run(&mut self, inbox: &Inbox) -> Result<(), ShapeError> {
         // A thread that may not run first is a little later under load, no more.
-        self.report.in_time = system::run_in_time().is_ok();
+        self.report.in_time = system::run_in_time().or_else(|_| system::run_soon()).is_ok();
         // Of no use to a real-time thread, which has none.
         prctl::set_timerslack(1).ok();
         loop {
@@ -143,6 +142,10 @@ impl Worker {
             }
             self.release_due();
             self.queues.flush();
+            // What was let go is in its socket by now.
+            if let Some(inlet) = &mut self.inlet {
+                inlet.take();
+            }
             if self.wait(inbox) {
                 self.admit_all()?;
             }
@@ -168,10 +171,11 @@ impl Worker {
             next = next.min(self.since_start(until));
         }
         let timeout = TimeSpec::from_duration(Duration::from_nanos(next.saturating_sub(now)));
-        let mut fds = [
+        let mut fds = vec![
             PollFd::new(self.queues.as_fd(), PollFlags::POLLIN),
             PollFd::new(inbox.woken.as_fd(), PollFlags::POLLIN),
         ];
+        fds.extend(self.inlet.as_ref().map(|inlet| PollFd::new(inlet.as_fd(), PollFlags::POLLIN)));
         // An interrupted wait is an early one.
         matches!(ppoll(&mut fds, Some(timeout), None), Ok(ready) if ready > 0) && fds[0].any().unwrap_or(true)
     }
@@ -362,14 +366,17 @@ impl Worker {
             queue_losses: losses.queue,
             buffer_losses: losses.buffer,
             failures: self.queues.refused() + self.copy_failures,
+            missed: self.inlet.as_ref().map_or(0, Inlet::missed),
+            problems: self.problems(),
             ..self.report.clone()
         })
     }
 
-    fn problem(&mut self, sentence: String) {
-        if self.report.problems.len() < MAX_PROBLEMS {
-            self.report.problems.push(sentence);
-        }
+    fn problems(&self) -> Vec<String> {
+        let duplicates = |shaped: &Shaped| shaped.link.state().duplicate != Share::NONE;
+        let cannot = self.raw.is_none() && self.links.iter().any(duplicates);
+        let sentence = "no packet can be duplicated: the link agent has no raw socket (CAP_NET_RAW)";
+        cannot.then(|| sentence.to_owned()).into_iter().collect()
     }
 }
 

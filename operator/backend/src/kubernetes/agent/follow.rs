@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use netsplit_links::pod::{Report, Request, Response};
+use netsplit_links::pod::{self, Report, Request, Response};
 use netsplit_proto::agent::{AgentReport, Hello, LinkTable, Refusal, tables_client::TablesClient};
 use tokio::{
     sync::{mpsc, watch},
@@ -35,18 +35,29 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often counters are reported while there is something to count, and while there is not.
 const BUSY: Duration = Duration::from_millis(100);
 const IDLE: Duration = Duration::from_secs(1);
+/// Shaped links are reported no more often: that is most of a report when there are many nodes.
+const SHAPED: Duration = Duration::from_millis(500);
 /// Reports that may wait for a slow operator; counters only grow, so that one left out is no loss.
 const QUEUE: usize = 4;
+
+/// What this kernel and this container cannot do, as sentences.
+pub(super) struct Able {
+    pub(super) unable: Option<String>,
+    pub(super) cannot_shape: Option<String>,
+}
 
 pub(super) struct Follower {
     options: AgentOptions,
     host: String,
     links: Option<Links>,
-    unable: Option<String>,
+    able: Able,
     boot: u32,
     ready: watch::Sender<bool>,
     started: Instant,
     last: Report,
+    /// Links are shaped or probed here.
+    shapes: bool,
+    shaped_at: Option<Instant>,
     /// Why the newest table is not in force; said with every report until one is.
     refused: Option<Refusal>,
 }
@@ -69,7 +80,7 @@ impl Follower {
     pub(super) fn new(
         options: &AgentOptions,
         links: Option<Links>,
-        unable: Option<String>,
+        able: Able,
         ready: watch::Sender<bool>,
     ) -> Result<Self, PodAgentError> {
         let host = options
@@ -81,11 +92,13 @@ impl Follower {
             options: options.clone(),
             host,
             links,
-            unable,
+            able,
             boot: rand::random(),
             ready,
             started: Instant::now(),
             last: Report::default(),
+            shapes: false,
+            shaped_at: None,
             refused: None,
         })
     }
@@ -168,7 +181,8 @@ impl Follower {
             uid: self.options.uid.clone(),
             addresses: vec![self.options.address.to_string()],
             boot: self.boot,
-            unable: self.unable.clone().unwrap_or_default(),
+            unable: self.able.unable.clone().unwrap_or_default(),
+            cannot_shape: self.able.cannot_shape.clone().unwrap_or_default(),
         };
         self.report(&reports, Some(hello)).await?;
         let mut request = tonic::Request::new(ReceiverStream::new(queue));
@@ -194,8 +208,7 @@ impl Follower {
                 }
                 _ = tick.tick() => {
                     self.give_up_waiting();
-                    let idle = self.last.cuts.is_empty() && self.last.sent.is_empty() && self.last.received.is_empty();
-                    if !idle || reported.elapsed() >= IDLE {
+                    if self.has_news() || reported.elapsed() >= IDLE {
                         self.report(&reports, None).await?;
                         reported = Instant::now();
                     }
@@ -204,11 +217,25 @@ impl Follower {
         }
     }
 
+    /// There is something to count that nobody was told of lately.
+    fn has_news(&self) -> bool {
+        let Report { cuts, sent, received, .. } = &self.last;
+        !(cuts.is_empty() && sent.is_empty() && received.is_empty()) || self.is_shaped_due()
+    }
+
+    fn is_shaped_due(&self) -> bool {
+        self.shaped_at.is_none_or(|at| self.shapes && at.elapsed() >= SHAPED)
+    }
+
     async fn apply(&mut self, message: &LinkTable, reports: &mpsc::Sender<AgentReport>) -> Result<(), End> {
         let table = wire::read_table(message).map_err(|error| End::Stream(error.to_string()))?;
         let version = Some(wire::version(table.version));
+        let pod::Shaping { base, faulted, probed, .. } = &table.shaping;
+        self.shapes = !(base.is_empty() && faulted.is_empty() && probed.is_empty());
+        // What is reported next speaks of this table.
+        self.shaped_at = None;
         let refused = match &mut self.links {
-            None => self.unable.clone(),
+            None => self.able.unable.clone(),
             Some(links) => match links.ask(&Request::Apply(table)).await.map_err(thread_ended)? {
                 Response::Report(report) => {
                     self.last = report;
@@ -229,10 +256,16 @@ impl Follower {
     }
 
     async fn report(&mut self, reports: &mpsc::Sender<AgentReport>, hello: Option<Hello>) -> Result<(), End> {
+        // A new stream may lead to who has heard nothing yet.
+        let shaped = hello.is_some() || self.is_shaped_due();
         if let Some(links) = &mut self.links
-            && let Response::Report(report) = links.ask(&Request::Report).await.map_err(thread_ended)?
+            && let Response::Report(report) =
+                links.ask(&Request::Report { shaped }).await.map_err(thread_ended)?
         {
             self.last = report;
+        }
+        if shaped {
+            self.shaped_at = Some(Instant::now());
         }
         let mut message = wire::report(&self.last);
         message.hello = hello;

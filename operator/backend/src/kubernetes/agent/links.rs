@@ -28,12 +28,13 @@ pub(super) enum StartError {
 }
 
 impl Links {
-    pub(super) async fn start(options: pod::Options) -> Result<Self, StartError> {
+    /// With why links can be cut but not shaped here, if that is so.
+    pub(super) async fn start(options: pod::Options) -> Result<(Self, Option<String>), StartError> {
         let (ours, theirs) = frame::pair().map_err(StartError::Thread)?;
         let (opened, open) = oneshot::channel();
         let work = move || match PodAgent::open(options) {
             Ok(agent) => {
-                drop(opened.send(Ok(())));
+                drop(opened.send(Ok(agent.cannot_shape().map(str::to_owned))));
                 // The other end sees the socket close.
                 if let Err(error) = agent.run(&theirs) {
                     tracing::error!(error = chain(&error), "the link agent's thread ends");
@@ -42,13 +43,13 @@ impl Links {
             Err(error) => drop(opened.send(Err(chain(&error)))),
         };
         std::thread::Builder::new().name("links".to_owned()).spawn(work).map_err(StartError::Thread)?;
-        match open.await {
-            Ok(Ok(())) => {}
+        let cannot_shape = match open.await {
+            Ok(Ok(cannot_shape)) => cannot_shape,
             Ok(Err(why)) => return Err(StartError::Unable(why)),
             Err(_) => return Err(StartError::Unable("its thread ended at once".to_owned())),
-        }
+        };
         let channel = Channel::new(ours).map_err(StartError::Thread)?;
-        Ok(Self { channel, assembly: Assembly::default() })
+        Ok((Self { channel, assembly: Assembly::default() }, cannot_shape))
     }
 
     /// Asks the thread; an error means that it is of no use any more.

@@ -137,7 +137,7 @@ fn bearer(metadata: &MetadataMap) -> Result<String, Status> {
 
 /// What an agent says of itself, as far as the token bears it out.
 fn newcomer(identity: &PodIdentity, first: &AgentReport) -> Result<Newcomer, Status> {
-    let Hello { protocol, pod, uid, addresses, boot, unable } =
+    let Hello { protocol, pod, uid, addresses, boot, unable, cannot_shape } =
         first.hello.clone().ok_or_else(|| Status::invalid_argument("the first report says no hello"))?;
     if protocol != PROTOCOL {
         return Err(Status::failed_precondition(format!(
@@ -160,6 +160,7 @@ fn newcomer(identity: &PodIdentity, first: &AgentReport) -> Result<Newcomer, Sta
         boot,
         address,
         unable: Some(unable).filter(|why| !why.is_empty()),
+        cannot_shape: Some(cannot_shape).filter(|why| !why.is_empty()),
         applied: first.applied.as_ref().map(read_version),
     })
 }

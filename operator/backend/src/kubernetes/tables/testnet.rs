@@ -5,6 +5,7 @@
 
 mod compose;
 mod evidence;
+mod shaped;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,13 +16,13 @@ use std::{
 use netsplit_links::{
     Cut,
     cuts::{Changed, MAX_ADDRESSES, MAX_CUTS},
-    pod::{Report, Version},
+    pod::{Report, ShapedReport, Version},
     tracker::Tracker,
 };
 use netsplit_proto::agent as wire;
 use tokio::sync::watch;
 
-use self::compose::Told;
+use self::{compose::Told, shaped::Shaped};
 use super::{pairs::Pairs, wire as convert};
 use crate::backend::{BackendError, CutRequest};
 
@@ -50,6 +51,8 @@ pub struct AgentStatus {
     pub current: bool,
     /// Why it cannot cut links.
     pub unable: Option<String>,
+    /// Why it cannot shape them.
+    pub cannot_shape: Option<String>,
 }
 
 /// An agent that says hello, whose pod is certain.
@@ -60,6 +63,7 @@ pub(super) struct Newcomer {
     pub(super) boot: u32,
     pub(super) address: Ipv4Addr,
     pub(super) unable: Option<String>,
+    pub(super) cannot_shape: Option<String>,
     /// The table it holds already.
     pub(super) applied: Option<Version>,
 }
@@ -81,6 +85,7 @@ struct Agent {
     boot: u32,
     address: Ipv4Addr,
     unable: Option<String>,
+    cannot_shape: Option<String>,
     /// Tells its streams apart: what comes over an older one is not heard. None: it is away.
     stream: Option<u64>,
     tables: watch::Sender<Option<wire::LinkTable>>,
@@ -90,6 +95,8 @@ struct Agent {
     applied: Option<Version>,
     refused: Option<String>,
     report: Report,
+    /// What it said last of shaped links.
+    shaped: ShapedReport,
     /// When it reported last.
     heard_at: Instant,
     /// The ends of its cuts' leases, by instance.
@@ -119,8 +126,22 @@ struct Desired {
     earlier_drops: u64,
 }
 
-/// What [`TestnetState::confirmed`] waits for: agents by node, and what each must hold.
-pub(super) type Awaited = BTreeMap<String, Option<Version>>;
+/// What a change waits for.
+#[derive(Debug, Default)]
+pub(super) struct Awaited {
+    /// Agents by node, and the table that each must hold.
+    tables: BTreeMap<String, Option<Version>>,
+    /// Those of them that must be able to shape links, not only to cut them.
+    shape: BTreeSet<String>,
+}
+
+impl Awaited {
+    /// Why an agent will never do what is awaited of it.
+    fn unable<'a>(&self, node: &str, agent: &'a Agent) -> Option<&'a String> {
+        let cannot_shape = agent.cannot_shape.as_ref().filter(|_| self.shape.contains(node));
+        agent.unable.as_ref().or(cannot_shape)
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct TestnetState {
@@ -131,6 +152,10 @@ pub(super) struct TestnetState {
     /// Whether the cuts are known: a new leader must not heal what it has not heard of yet.
     opened: bool,
     desired: Vec<Desired>,
+    /// None while the links are not known, which is the same.
+    shaped: Option<Shaped>,
+    /// How often agents were started again while they shaped links, by node.
+    restarts: BTreeMap<String, u32>,
     next_instance: u64,
     tracker: Tracker,
     pairs: Pairs,
@@ -148,6 +173,8 @@ impl TestnetState {
             sequence: 0,
             opened: false,
             desired: Vec::new(),
+            shaped: None,
+            restarts: BTreeMap::new(),
             // Agents tell cuts apart by it, also those of two leaders.
             next_instance: (term << 32) + 1,
             tracker: Tracker::default(),
@@ -232,11 +259,13 @@ impl TestnetState {
             (&agent.uid, agent.boot, agent.address) == (&newcomer.uid, newcomer.boot, newcomer.address)
         });
         let known_report = before.as_ref().filter(|_| same);
+        let restarted = before.as_ref().is_some_and(|before| before.uid == newcomer.uid) && !same;
         known.agent = Some(Agent {
             uid: newcomer.uid,
             boot: newcomer.boot,
             address: newcomer.address,
             unable: newcomer.unable,
+            cannot_shape: newcomer.cannot_shape,
             stream: Some(stream),
             tables,
             told: None,
@@ -244,9 +273,13 @@ impl TestnetState {
             applied: newcomer.applied,
             refused: None,
             report: known_report.map(|agent| agent.report.clone()).unwrap_or_default(),
+            shaped: known_report.map(|agent| agent.shaped.clone()).unwrap_or_default(),
             heard_at: now,
             deadlines: known_report.map(|agent| agent.deadlines.clone()).unwrap_or_default(),
         });
+        if restarted && self.shaped.as_ref().is_some_and(|shaped| shaped.is_shaped(node)) {
+            *self.restarts.entry(node.to_owned()).or_default() += 1;
+        }
         if let Some(before) = before.filter(|_| !same) {
             self.bury(&before);
             self.follow_addresses();
@@ -275,7 +308,8 @@ impl TestnetState {
         let agent = self.nodes.get_mut(node).and_then(|node| node.agent.as_mut());
         let Some(agent) = agent.filter(|agent| agent.stream == Some(stream)) else { return };
         agent.refused = message.refused.as_ref().map(|refusal| refusal.reason.clone());
-        let report = convert::read_report(message);
+        let mut report = convert::read_report(message);
+        let shaped = report.shaped.take();
         let deadline =
             |cut: &netsplit_links::pod::CutReport| (cut.id, now + Duration::from_millis(cut.lease_left_ms));
         agent.deadlines = report.cuts.iter().map(deadline).collect();
@@ -286,6 +320,9 @@ impl TestnetState {
         self.pairs.report(address, &report.sent, &report.received);
         agent.report = report;
         agent.heard_at = now;
+        if let Some(shaped) = shaped {
+            self.see_links(node, shaped);
+        }
         for (instance, sentence) in interrupted {
             if let Some(desired) = self.desired.iter().find(|desired| desired.instance == instance) {
                 self.tracker.interrupted(&desired.request.id, format!("{sentence} at {node}"));
@@ -303,6 +340,7 @@ impl TestnetState {
                 .as_ref()
                 .is_some_and(|agent| agent.sent.is_some() && agent.applied >= agent.sent),
             unable: node.agent.as_ref().and_then(|agent| agent.unable.clone()),
+            cannot_shape: node.agent.as_ref().and_then(|agent| agent.cannot_shape.clone()),
         };
         self.nodes.values().map(status).collect()
     }
@@ -344,7 +382,8 @@ impl TestnetState {
         let cuts: Vec<Cut> = self.desired.iter().map(|desired| self.links_cut(&desired.request)).collect();
         self.tracker.changed(&mut self.pairs, &cuts, &changed, now);
         self.publish(now, true);
-        let awaited = self.awaited(&started);
+        // Before the links are known nobody is told anything; who makes them known waits for all.
+        let awaited = if self.shaped.is_some() { self.awaited(&started) } else { Awaited::default() };
         let before = was_opened.then(|| before.into_iter().map(|old| old.request).collect());
         Ok((before, awaited))
     }
@@ -390,7 +429,7 @@ impl TestnetState {
         Ok(())
     }
 
-    /// Renews every cut whose lease has not ended; gives the names of those whose has.
+    /// Renews every cut and the faulted links, unless their lease has ended; gives the names of those whose has.
     pub(super) fn renew(&mut self, now: Instant) -> Vec<String> {
         self.look(now);
         let (live, ended): (Vec<_>, Vec<_>) =
@@ -403,8 +442,9 @@ impl TestnetState {
         let ended: Vec<String> = ended.into_iter().map(|desired| desired.request.id).collect();
         let changed = Changed { ended: ended.clone(), ..Changed::default() };
         self.tracker.changed(&mut self.pairs, &cuts, &changed, now);
+        let links = self.renew_links(now);
         self.publish(now, true);
-        ended
+        ended.into_iter().chain(links).collect()
     }
 
     /// The agents of running nodes that these links end at: each must hold the newest table.
@@ -416,7 +456,12 @@ impl TestnetState {
                 .flatten()
                 .any(|rect| rect.to.contains(name) && rect.from.iter().any(|from| from != name))
         };
-        let waits = |node: &&Node| (node.member.running || node.agent.is_some()) && ends(node);
+        Awaited { tables: self.newest(ends), shape: BTreeSet::new() }
+    }
+
+    /// The newest tables of some nodes, as far as these run.
+    fn newest(&self, which: impl Fn(&Node) -> bool) -> BTreeMap<String, Option<Version>> {
+        let waits = |node: &&Node| (node.member.running || node.agent.is_some()) && which(node);
         let version = |node: &Node| node.agent.as_ref().and_then(|agent| agent.sent);
         self.nodes.values().filter(waits).map(|node| (node.member.node.clone(), version(node))).collect()
     }
@@ -428,7 +473,7 @@ impl TestnetState {
             let Some(agent) = &node.agent else {
                 return node.member.running.then(|| (name.clone(), Some("it is not connected".to_owned())));
             };
-            if let Some(unable) = &agent.unable {
+            if let Some(unable) = awaited.unable(name, agent) {
                 return Some((name.clone(), Some(unable.clone())));
             }
             if agent.applied.is_some() && agent.applied >= *version && version.is_some() {
@@ -441,16 +486,14 @@ impl TestnetState {
             let away = agent.stream.is_none().then(|| "it is not connected".to_owned());
             Some((name.clone(), agent.refused.clone().or(away)))
         };
-        awaited.iter().filter_map(missing).collect()
+        awaited.tables.iter().filter_map(missing).collect()
     }
 
-    /// Whether waiting cannot help: an agent that cannot cut links will not learn to.
+    /// Whether waiting cannot help: an agent that cannot cut or shape links will not learn to.
     pub(super) fn hopeless(&self, awaited: &Awaited) -> bool {
-        awaited.keys().any(|name| {
-            self.nodes
-                .get(name)
-                .and_then(|node| node.agent.as_ref())
-                .is_some_and(|agent| agent.unable.is_some())
+        awaited.tables.keys().any(|name| {
+            let agent = self.nodes.get(name).and_then(|node| node.agent.as_ref());
+            agent.is_some_and(|agent| awaited.unable(name, agent).is_some())
         })
     }
 }

@@ -1,12 +1,14 @@
 //! Tables and reports as messages, for both ends of the stream.
 
+mod shaped;
+
 use std::{net::Ipv4Addr, time::Duration};
 
 use netsplit_links::pod::{CutReport, Inbound, Incoming, Outgoing, Received, Report, Sent, Table, Version};
 use netsplit_proto::agent as wire;
 
 /// What both ends speak.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// A message that cannot have been made by this program.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -59,6 +61,7 @@ pub(crate) fn table(table: &Table, node: &str, peers: Vec<wire::Peer>) -> wire::
                 for_ms: millis(end.lasts),
             })
             .collect(),
+        shaping: Some(shaped::shaping(&table.shaping)),
     }
 }
 
@@ -86,6 +89,7 @@ pub(crate) fn read_table(message: &wire::LinkTable) -> Result<Table, WireError> 
         cuts: message.cuts.iter().map(cut).collect::<Result<_, _>>()?,
         probes: message.probes.iter().map(outgoing).collect::<Result<_, _>>()?,
         expected: message.expected.iter().map(incoming).collect::<Result<_, _>>()?,
+        shaping: shaped::read_shaping(message.shaping.as_ref())?,
     })
 }
 
@@ -124,6 +128,7 @@ pub(crate) fn report(report: &Report) -> wire::AgentReport {
                 controls: received.controls,
             })
             .collect(),
+        shaped: report.shaped.as_ref().map(shaped::report),
     }
 }
 
@@ -160,6 +165,7 @@ pub(crate) fn read_report(message: wire::AgentReport) -> Report {
                 controls: received.controls,
             })
             .collect(),
+        shaped: message.shaped.map(shaped::read_report),
     }
 }
 
@@ -177,6 +183,7 @@ mod tests {
             cuts: vec![Inbound { id: 1, from: vec![far], lease: Duration::from_secs(30) }],
             probes: vec![Outgoing { pair: 4, to: far, lasts: Some(Duration::from_secs(2)) }],
             expected: vec![Incoming { pair: 5, from: far, lasts: None }],
+            shaping: shaped::tests::shaping(far),
         };
         let peer = |address: Ipv4Addr| wire::Peer { node: "n".into(), addresses: vec![address.to_string()] };
         let message = table(&sent, "n", vec![peer(near), peer(far)]);
@@ -197,6 +204,7 @@ mod tests {
             }],
             sent: vec![Sent { pair: 4, probes: 5, controls: 6, errors: 7 }],
             received: vec![Received { pair: 5, probes: 0, controls: 9 }],
+            shaped: Some(shaped::tests::report()),
         };
         assert_eq!(read_report(report(&counted)), counted);
     }

@@ -9,7 +9,7 @@ use netsplit_links::{
 };
 use netsplit_proto::agent as wire;
 
-use super::{super::wire as convert, Desired, TestnetState};
+use super::{super::wire as convert, Desired, TestnetState, shaped::Part};
 use crate::backend::CutRequest;
 
 /// Everything of a table but versions and times: when that is the same, nothing needs to be sent.
@@ -19,6 +19,8 @@ pub(super) struct Told {
     cuts: Vec<(u64, Vec<Ipv4Addr>)>,
     probes: Vec<(u64, bool)>,
     expected: Vec<(u64, bool)>,
+    /// The faults' epoch where there are any, and the links.
+    shaping: (Option<u64>, Arc<Part>),
 }
 
 impl TestnetState {
@@ -46,13 +48,12 @@ impl TestnetState {
                 self.pairs.retarget(watch, sample(&cut, PAIRS_PER_WATCH));
             }
         }
+        self.place_links();
     }
 
     /// Gives every agent its table, when it differs from what the agent was told or when leases are renewed.
     pub(super) fn publish(&mut self, now: Instant, renew: bool) {
-        if !self.opened {
-            return;
-        }
+        let Some(shaped) = self.shaped.as_ref().filter(|_| self.opened) else { return };
         let peers: Arc<[(String, Ipv4Addr)]> =
             self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.address()?))).collect();
         let names: Vec<String> = self.nodes.keys().cloned().collect();
@@ -60,19 +61,23 @@ impl TestnetState {
             let Some(agent) = self.nodes[&name].agent.as_ref() else { continue };
             let (probes, expected) = self.pairs.ends_at(agent.address, now);
             let cuts = self.inbound(&name, now);
+            let part = shaped.part(&name);
             let told = Told {
                 peers: Arc::clone(&peers),
                 cuts: cuts.iter().map(|cut| (cut.id, cut.from.clone())).collect(),
                 probes: probes.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
                 expected: expected.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
+                shaping: (part.is_leased().then(|| shaped.epoch()), Arc::clone(&part)),
             };
-            if agent.told.as_ref() == Some(&told) && !(renew && (!cuts.is_empty() || !probes.is_empty())) {
+            let is_leased = !cuts.is_empty() || !probes.is_empty() || part.is_leased();
+            if agent.told.as_ref() == Some(&told) && !(renew && is_leased) {
                 continue;
             }
             self.sequence += 1;
             let version = Version { term: self.term, sequence: self.sequence };
             let known = peers.iter().map(|(_, address)| *address).collect();
-            let table = Table { version, session: self.session, known, cuts, probes, expected };
+            let shaping = shaped.shaping(&part, now);
+            let table = Table { version, session: self.session, known, cuts, probes, expected, shaping };
             let peers = peers.iter().map(|(node, address)| wire::Peer {
                 node: node.clone(),
                 addresses: vec![address.to_string()],

@@ -4,15 +4,15 @@ use netsplit_links::{
 };
 
 use super::*;
-use crate::backend::CutRect;
+use crate::backend::{CutRect, LinksRequest};
 
-const LEASE: Duration = Duration::from_secs(30);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 
-fn at(host: u8) -> Ipv4Addr {
+pub(super) fn at(host: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, host)
 }
 
-fn member(node: &str, uid: &str, host: u8) -> Member {
+pub(super) fn member(node: &str, uid: &str, host: u8) -> Member {
     Member {
         node: node.to_owned(),
         pod: format!("t-{node}"),
@@ -22,13 +22,14 @@ fn member(node: &str, uid: &str, host: u8) -> Member {
     }
 }
 
-fn newcomer(node: &str, uid: &str, host: u8) -> Newcomer {
+pub(super) fn newcomer(node: &str, uid: &str, host: u8) -> Newcomer {
     Newcomer {
         pod: format!("t-{node}"),
         uid: uid.to_owned(),
         boot: 1,
         address: at(host),
         unable: None,
+        cannot_shape: None,
         applied: None,
     }
 }
@@ -38,18 +39,19 @@ fn cut(from: &[&str], to: &[&str]) -> CutRequest {
     CutRequest { id: "c".into(), rects: vec![CutRect { from: names(from), to: names(to) }], lease: LEASE }
 }
 
-type Tables = watch::Receiver<Option<wire::LinkTable>>;
+pub(super) type Tables = watch::Receiver<Option<wire::LinkTable>>;
 
-/// Nodes a, b, c at 1, 2, 3, each with an agent.
-fn three(now: Instant) -> (TestnetState, Vec<Tables>) {
+/// Nodes a, b, c at 1, 2, 3, each with an agent. What links are asked for is known: none.
+pub(super) fn three(now: Instant) -> (TestnetState, Vec<Tables>) {
     let mut state = TestnetState::new(7, 1);
     state.set_members(vec![member("a", "ua", 1), member("b", "ub", 2), member("c", "uc", 3)], now);
     let tables = [("a", "ua", 1), ("b", "ub", 2), ("c", "uc", 3)]
         .map(|(node, uid, host)| state.join(node, newcomer(node, uid, host), now).unwrap().1);
+    state.set_links(LinksRequest::default(), now).unwrap();
     (state, tables.into())
 }
 
-fn read(tables: &Tables) -> Table {
+pub(super) fn read(tables: &Tables) -> Table {
     convert::read_table(tables.borrow().as_ref().expect("it was told something")).unwrap()
 }
 
@@ -89,7 +91,7 @@ fn who_receives_is_told_who_may_not_send_and_both_what_to_probe() {
     let now = Instant::now();
     let (mut state, tables) = three(now);
     let (_, awaited) = state.set_cuts(vec![cut(&["a", "b"], &["b", "c"])], now).unwrap();
-    assert_eq!(awaited.keys().collect::<Vec<_>>(), ["b", "c"]);
+    assert_eq!(awaited.tables.keys().collect::<Vec<_>>(), ["b", "c"]);
     let [a, b, c] = [0, 1, 2].map(|place| read(&tables[place]));
     assert!(a.cuts.is_empty());
     assert_eq!((b.cuts[0].from.clone(), b.cuts[0].lease), (vec![at(1)], LEASE));
@@ -234,7 +236,7 @@ fn a_pod_that_is_gone_leaves_the_table() {
     assert_eq!(read(&tables[0]).known, [at(1), at(3)]);
     // A cut over it waits for nobody.
     let (_, awaited) = state.set_cuts(vec![cut(&["a"], &["b"])], now).unwrap();
-    assert!(awaited.is_empty());
+    assert!(awaited.tables.is_empty());
 }
 
 #[test]
