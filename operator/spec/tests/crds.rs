@@ -32,6 +32,7 @@ fn the_examples_mean_the_same_as_objects_and_as_files() {
         include_str!("../../../examples/quickstart.yaml"),
         include_str!("../../../examples/split-brain.yaml"),
         include_str!("../../../examples/cometbft.yaml"),
+        include_str!("../../../examples/far-apart.yaml"),
     ] {
         let documents = parse(text, "example").unwrap();
         let objects: Vec<_> = text.split("\n---\n").map(object).collect();
@@ -117,11 +118,13 @@ fn an_object_made_of_a_document_means_the_document() {
     let full = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: net}\nspec:\n  seed: 7\n  \
                 consensus: {bft: {blockTime: 1s500ms, timeouts: {propose: 2s, prevote: 1s, precommit: 500ms}}}\n  nodes:\n    \
                 - {name: v, role: validator, count: 4}\n    - {name: f, role: full}\n  topology: ring\n  \
-                load: {transfersPerSecond: 60, accounts: 9}\n  retention: {blocks: 500}\n  storage: 1Gi\n---\n\
+                load: {transfersPerSecond: 60, accounts: 9}\n  retention: {blocks: 500}\n  \
+                links: {latency: 20ms, jitter: 2ms, loss: 0.5%, rate: 10mbit, reorder: 1%, corrupt: 0.1%}\n  storage: 1Gi\n---\n\
                 apiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {name: all}\nspec:\n  testnet: net\n  \
                 baseline: 3s\n  settle: 1500ms\n  faults:\n    - {name: a, at: 5s, for: 30s, partition: [[v-0, v-1], [v-2, v-3]], rest: 1}\n    \
                 - {at: 9s, for: 2s, partition: [[v-0], [v-1]], rest: bridge}\n    \
-                - {at: 15s, for: 2s, cut: {from: [v], to: [f], oneWay: true}}\n  expect:\n    - {stall: {within: 5s, after: a}}\n    \
+                - {at: 15s, for: 2s, cut: {from: [v], to: [f], oneWay: true}}\n    \
+                - {at: 20s, for: 2s, link: {from: [v], to: [f], oneWay: true, latency: 80ms, loss: 2%}}\n  expect:\n    - {stall: {within: 5s, after: a}}\n    \
                 - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n";
     let off = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: off}\nspec: {consensus: {bft: {blockTime: \
                100ms}}, nodes: [{name: a, role: validator}], faults: off}";
@@ -135,6 +138,7 @@ fn an_object_made_of_a_document_means_the_document() {
         include_str!("../../../examples/quickstart.yaml"),
         include_str!("../../../examples/split-brain.yaml"),
         include_str!("../../../examples/cometbft.yaml"),
+        include_str!("../../../examples/far-apart.yaml"),
     ];
     for text in [full, off, regions, matrix].into_iter().chain(examples) {
         for document in parse(text, "file").unwrap() {

@@ -146,6 +146,11 @@ fn each_kind_of_mistake_in_a_testnet() {
             "larger than `latency`",
         ),
         (
+            testnet(&format!("{ok}{nodes}  faults: off\n  links: {{latency: 20ms}}\n")),
+            "a.yaml:8: Testnet/t: spec.links: ",
+            "leaves out the link agents",
+        ),
+        (
             testnet(&format!("{ok}{nodes}  links: {{latency: 20}}\n")),
             "a.yaml:7: Testnet/t: spec.links.latency: ",
             "has no unit",

@@ -37,6 +37,9 @@ pub(crate) fn check(report: &mut Report, testnet: &Testnet, with_nodes: bool) {
         nodes(report, testnet);
     }
     regions::check(report, testnet, with_nodes);
+    if testnet.links.is_some() && !testnet.faults {
+        report.problem("spec.links", "`faults: off` leaves out the link agents, which shape links");
+    }
     if let Some(load) = &testnet.load {
         between(report, "spec.load.transfersPerSecond", load.transfers_per_second.into(), 1, MAX_RATE.into());
         between(report, "spec.load.accounts", load.accounts.into(), 1, MAX_ACCOUNTS.into());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::schema::{self, Rule, TextOrNumber};
 use super::status::Condition;
+use super::testnet::LinksSpec;
 use crate::problem::Problems;
 
 pub(super) const RULES: &[Rule] = &[
@@ -68,8 +69,8 @@ pub struct ExperimentSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "has(self.partition) != has(self.cut)",
-        "message": "a fault has one of `partition` and `cut`",
+        "rule": "[has(self.partition), has(self.cut), has(self.link)].filter(given, given).size() == 1",
+        "message": "a fault has one of `partition`, `cut` and `link`",
     },
     {
         "rule": "!has(self.rest) || has(self.partition)",
@@ -100,6 +101,9 @@ pub struct FaultSpec {
     /// Links from one set of nodes to another.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cut: Option<CutSpec>,
+    /// The same links, changed instead of cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link: Option<LinkSpec>,
 }
 
 /// Links from one set of nodes to another, both ways unless `oneWay`.
@@ -115,6 +119,23 @@ pub struct CutSpec {
     /// Only what `from` sends to `to` is lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub one_way: Option<bool>,
+}
+
+/// A change of links from one set of nodes to another, both ways unless `oneWay`. What is not named stays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkSpec {
+    /// Nodes or groups.
+    #[schemars(schema_with = "schema::selectors")]
+    pub from: Vec<String>,
+    /// Nodes or groups.
+    #[schemars(schema_with = "schema::selectors")]
+    pub to: Vec<String>,
+    /// Only packets from `from` to `to` meet it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub one_way: Option<bool>,
+    #[serde(flatten)]
+    pub links: LinksSpec,
 }
 
 /// One thing that must be seen.
@@ -227,7 +248,7 @@ pub struct FaultStatus {
     pub id: String,
     /// applying, proven, violated, healing or open.
     pub state: String,
-    /// Directed links that it cuts.
+    /// Directed links that it cuts or changes.
     pub links: i64,
     /// Packets that its rules have dropped.
     pub dropped: i64,

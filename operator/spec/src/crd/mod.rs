@@ -14,7 +14,7 @@ mod testnet;
 
 pub use experiment::{
     CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus, FaultSpec,
-    FaultStatus, WithinSpec,
+    FaultStatus, LinkSpec, WithinSpec,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
@@ -22,7 +22,7 @@ pub use schema::TextOrNumber;
 use serde::{Serialize, de::DeserializeOwned};
 pub use status::{Condition, ConditionStatus, set_condition};
 pub use testnet::{
-    BaseLinksSpec, BftSpec, ConsensusSpec, LinksSpec, LoadSpec, MatrixRowSpec, NodeGroupSpec, RetentionSpec,
+    BaseLinksSpec, BftSpec, ConsensusSpec, LinkStatus, LinksSpec, LinksStatus, LoadSpec, MatrixRowSpec, NodeGroupSpec, RetentionSpec,
     Testnet, TestnetSpec, TestnetStatus, TimeoutsSpec,
 };
 

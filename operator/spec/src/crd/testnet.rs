@@ -42,8 +42,8 @@ pub(super) const RULES: &[Rule] = &[
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "!has(self.links)",
-        "message": "link latency is not supported yet: remove spec.links",
+        "rule": "!has(self.links) || !has(self.faults) || self.faults",
+        "message": "spec.links: `faults: off` leaves out the link agents, which shape links",
     },
     {
         "rule": "self.nodes.exists(g, g.role == 'validator')",
@@ -268,10 +268,59 @@ pub struct TestnetStatus {
     /// What stands in the way, as one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The links of which something is asked; absent while there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<LinksStatus>,
     /// Accepted, Ready, LinksSupported, Paused, LoadMadeWay.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+/// Links as asked and as measured: counts, and the worst ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinksStatus {
+    /// Directed links of the testnet.
+    pub total: i64,
+    /// Those that are shaped or measured.
+    pub measured: i64,
+    /// Those of these that are measured to be what is asked.
+    pub as_asked: i64,
+    /// The ten that are furthest from what is asked.
+    #[schemars(length(max = 10))]
+    pub worst: Vec<LinkStatus>,
+}
+
+/// One directed link.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkStatus {
+    pub from: String,
+    pub to: String,
+    /// The base, and what the active faults make of it.
+    pub asked: LinksSpec,
+    /// One way, without jitter, in microseconds; absent until enough probes came.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency_us: Option<i64>,
+    /// Of the last probes, those that must have come by now, but for loss.
+    pub sent: i64,
+    pub received: i64,
+    /// What contradicts `asked`, or why nothing shows it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
+}
+
+impl LinksSpec {
+    /// Fails for nothing that [`crate::Links`] can hold.
+    pub fn of(links: &crate::Links) -> serde_json::Result<Self> {
+        serde_json::from_value(serde_json::to_value(links)?)
+    }
+
+    /// What [`Self::of`] was made from.
+    pub fn read(&self) -> serde_json::Result<crate::Links> {
+        serde_json::from_value(serde_json::to_value(self)?)
+    }
 }
 
 impl Testnet {
