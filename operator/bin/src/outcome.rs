@@ -11,6 +11,8 @@ use crate::table;
 
 /// Heights in a slim outcome: some 60 KiB.
 const SLIM_HEIGHTS: usize = 10_000;
+/// Links in it, over all moments: some 200 KiB.
+const SLIM_LINKS: usize = 1_200;
 
 /// Keys are stable: add, never rename.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -126,12 +128,22 @@ impl RunOutcome {
         self.load.as_ref().is_some_and(|load| load.get("signaturesChecked") == Some(&Value::Bool(false)))
     }
 
-    /// Small enough for an object of Kubernetes: few points, no single links.
+    /// Small enough for an object of Kubernetes: few points, and of very many links some, those that are not as asked first.
     pub fn slim(&self) -> Self {
         let heights = self.series.points.len() * self.nodes.len().max(1);
         let step = heights.div_ceil(SLIM_HEIGHTS).max(1);
         let points = self.series.points.iter().step_by(step).cloned().collect();
-        Self { series: Series { points }, ..self.brief() }
+        let most = SLIM_LINKS / self.links.len().max(1);
+        let snapshot = |snapshot: &LinkSnapshot| {
+            let mut links = snapshot.links.clone();
+            if links.len() > most {
+                links.sort_by_key(|link| link.problem.is_none());
+                links.truncate(most);
+            }
+            LinkSnapshot { links, ..snapshot.clone() }
+        };
+        let links = self.links.iter().map(snapshot).collect();
+        Self { series: Series { points }, links, ..self.clone() }
     }
 
     /// The document of `--json`: without what only the report has.

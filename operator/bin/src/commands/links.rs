@@ -8,21 +8,30 @@ use serde_json::{Value, json};
 use crate::{
     cli::StatusArgs,
     quality, table,
-    world::{self, World},
+    world::{self, Links, World},
 };
 
 pub async fn run(world: &dyn World, args: &StatusArgs) -> Result<()> {
     let found = world::find(world, args.testnet.testnet.as_deref()).await?;
-    let links = found.handle.links().await?;
+    let Links { total, measured, as_asked, links } = found.handle.links().await?;
     if args.json {
         let links: Vec<Value> = links.iter().map(json).collect();
-        println!("{:#}", json!({ "testnet": found.name(), "links": links }));
-    } else {
-        let rows: Vec<Vec<String>> = links.iter().map(row).collect();
+        let told = json!({
+            "testnet": found.name(), "total": total, "measured": measured, "asAsked": as_asked, "links": links,
+        });
+        println!("{told:#}");
+        return Ok(());
+    }
+    let rows: Vec<Vec<String>> = links.iter().map(row).collect();
+    if !rows.is_empty() {
         print!("{}", table::render(&["FROM", "TO", "ASKED", ">MEASURED", ">LOST", "STATE"], &rows));
-        if links.iter().all(|link| link.measured.is_none()) {
-            println!("nothing is asked of any link, so none is measured: see `netsplit link --help`");
-        }
+    }
+    if measured == 0 {
+        println!("nothing is asked of any link, so none is measured: see `netsplit link --help`");
+    } else if (links.len() as u64) < total {
+        println!(
+            "{as_asked} of {measured} measured links are as asked; these are the furthest from it, the report of a run has more"
+        );
     }
     Ok(())
 }

@@ -7,6 +7,7 @@ pub mod faults;
 pub mod links;
 mod load;
 mod record;
+pub mod summary;
 
 use std::{
     sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError},

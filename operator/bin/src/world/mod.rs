@@ -74,8 +74,8 @@ pub trait Handle {
     /// Applies a fault, and returns when it is proven.
     async fn add_fault(&self, request: AddFaultRequest) -> Result<Fault>;
 
-    /// Every directed link: what is asked of it and what was measured.
-    async fn links(&self) -> Result<Vec<Link>>;
+    /// The directed links: what is asked of them and what was measured.
+    async fn links(&self) -> Result<Links>;
 
     /// Ends faults made by hand, and returns when their links are seen open.
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>>;
@@ -86,6 +86,28 @@ pub trait Handle {
 
     /// Runs a command on the caller's own terminal; gives its exit code.
     async fn exec(&self, node: &str, command: &[String]) -> Result<ExitCode>;
+}
+
+/// Directed links as a place tells them: all of them, or the worst of very many.
+#[derive(Debug, Default)]
+pub struct Links {
+    pub total: u64,
+    /// Those of which something is asked, or was of late.
+    pub measured: u64,
+    pub as_asked: u64,
+    pub links: Vec<Link>,
+}
+
+impl Links {
+    pub fn all(links: Vec<Link>) -> Self {
+        let measured = || links.iter().filter(|link| link.measured.is_some());
+        Self {
+            total: links.len() as u64,
+            measured: measured().count() as u64,
+            as_asked: measured().filter(|link| link.problem.is_empty()).count() as u64,
+            links,
+        }
+    }
 }
 
 /// A testnet that runs, as it was found.

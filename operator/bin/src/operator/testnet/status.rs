@@ -8,7 +8,9 @@ use netsplit_backend::{
     NodeState,
     kubernetes::{KubernetesBackend, Trouble, Troubles, Versions},
 };
-use netsplit_spec::crd::{Condition, Testnet, TestnetStatus, set_condition};
+use netsplit_spec::crd::{
+    Condition, LinkStatus, LinksSpec, LinksStatus, Testnet, TestnetStatus, set_condition,
+};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -21,13 +23,15 @@ use crate::{
         context::{Context, Written, condition, write_status},
         fleet::Key,
     },
-    session::Session,
+    session::{Session, links::SeenLink, summary::LinkSummary},
 };
 
 /// How often the nodes are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Heights alone are no news: at rest the status is written this often.
 const HEIGHTS_EVERY: Duration = Duration::from_mins(3);
+/// Links are put together this often, and their figures alone are no news for so long.
+const LINKS_EVERY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// After a failed write.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -114,6 +118,7 @@ pub async fn tell(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut told = Instant::now();
     let mut troubles = Troubles::default();
+    let mut links = Links { status: last.links.clone(), looked: None };
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -123,15 +128,23 @@ pub async fn tell(
         let known = facts.borrow_and_update().clone();
         // To ask for what is missing would be to change something.
         let trouble = if known.paused { None } else { backend.trouble(&mut troubles).await };
-        let mut status = look(&session, &backend, &known, trouble, lost, &last).await;
+        links.look(&session);
+        let seen = look(&session, &backend, &known, trouble, lost, &last).await;
+        let mut status = TestnetStatus { links: links.status.clone(), ..seen };
         if session.plan.load.is_some() {
             let made_way = load_made_way(by_hand.borrow().as_deref(), known.generation);
             set_condition(&mut status.conditions, made_way);
         } else {
             status.conditions.retain(|condition| condition.type_ != LOAD_MADE_WAY);
         }
-        let is_news = TestnetStatus { final_height: last.final_height, ..status.clone() } != last;
-        if !is_news && told.elapsed() < HEIGHTS_EVERY {
+        let figures_alone = same_counts(&status, &last);
+        let no_news = TestnetStatus {
+            final_height: last.final_height,
+            links: if figures_alone { last.links.clone() } else { status.links.clone() },
+            ..status.clone()
+        };
+        let wait = if status.links == last.links { HEIGHTS_EVERY } else { LINKS_EVERY.1 };
+        if no_news == last && told.elapsed() < wait {
             continue;
         }
         match write_status(&api, &name, &uid, &status).await {
@@ -147,6 +160,56 @@ pub async fn tell(
             }
         }
     }
+}
+
+/// The links as they were put together last.
+struct Links {
+    status: Option<LinksStatus>,
+    looked: Option<Instant>,
+}
+
+impl Links {
+    fn look(&mut self, session: &Session) {
+        if self.looked.is_some_and(|at| at.elapsed() < LINKS_EVERY.0) {
+            return;
+        }
+        // While a change is made, what was measured before it is of no use, and what comes after is not there yet.
+        let Some(links) = session.faults.measured_links() else { return };
+        self.looked = Some(Instant::now());
+        self.status = links_status(LinkSummary::of(links));
+    }
+}
+
+/// None when nothing is asked of any link.
+fn links_status(summary: LinkSummary) -> Option<LinksStatus> {
+    (summary.measured > 0).then(|| LinksStatus {
+        total: summary.total as i64,
+        measured: summary.measured as i64,
+        as_asked: summary.as_asked as i64,
+        worst: summary.worst.into_iter().map(link_status).collect(),
+    })
+}
+
+fn link_status(link: SeenLink) -> LinkStatus {
+    let SeenLink { from, to, asked, measured, problem } = link;
+    let asked = LinksSpec::of(&asked).inspect_err(|error| tracing::error!(%error, "cannot write a link"));
+    LinkStatus {
+        from,
+        to,
+        asked: asked.unwrap_or_default(),
+        latency_us: measured.as_ref().and_then(|seen| seen.latency_us),
+        sent: measured.as_ref().map_or(0, |seen| seen.sent as i64),
+        received: measured.as_ref().map_or(0, |seen| seen.received as i64),
+        problem,
+    }
+}
+
+/// Whether as many links as before are measured, and are as asked.
+fn same_counts(one: &TestnetStatus, other: &TestnetStatus) -> bool {
+    let counts = |status: &TestnetStatus| {
+        status.links.as_ref().map(|links| (links.total, links.measured, links.as_asked))
+    };
+    counts(one) == counts(other)
 }
 
 async fn announce(
@@ -195,14 +258,28 @@ async fn look(
     let nodes = session.plan.nodes.len();
     let ready = views.iter().filter(|view| view.following && runs(&view.name)).count();
     let alive = ready == nodes && views.iter().all(|view| view.final_height > 0);
-    let unable = backend.agents().unwrap_or_default().into_iter().find_map(|agent| {
-        let why = agent.unable?;
+    let agents = backend.agents().unwrap_or_default();
+    let unable = agents.iter().find_map(|agent| {
+        let why = agent.unable.as_ref()?;
         Some(format!("the link agent of {} cannot cut links: {why}", agent.node))
+    });
+    let cannot_shape = agents.iter().find_map(|agent| {
+        let why = agent.cannot_shape.as_ref()?;
+        Some(format!(
+            "links can be cut, but not be slow or lossy: the link agent of {} says: {why}",
+            agent.node
+        ))
     });
     let refused = facts.refused.clone();
     let as_trouble = |reason| move |message| Trouble { reason, message };
     let blocked = (facts.unapplied.clone().map(as_trouble("NotApplied")))
         .or_else(|| facts.links.clone().map(as_trouble("PodSecurity")))
+        .or_else(|| {
+            cannot_shape
+                .clone()
+                .filter(|_| session.spec.links.is_some())
+                .map(as_trouble("ShapingUnsupported"))
+        })
         .or(trouble)
         .or_else(|| lost.map(as_trouble("PodsUnknown")));
     let was_ready = last.phase.as_deref().is_some_and(|phase| phase == "Running" || phase == "Degraded");
@@ -219,6 +296,7 @@ async fn look(
         final_height: views.iter().map(|view| view.final_height).max().unwrap_or_default() as i64,
         experiment: (!state.experiment.is_empty()).then_some(state.experiment),
         problem: refused.clone().or_else(|| blocked.as_ref().map(|trouble| trouble.message.clone())),
+        links: None,
         conditions: last.conditions.clone(),
     };
     let generation = facts.generation;
@@ -245,7 +323,13 @@ async fn look(
         }
         (true, Some(why), _) => condition("LinksSupported", false, "PodSecurity", why, generation),
         (true, None, Some(why)) => condition("LinksSupported", false, "AgentUnable", why, generation),
-        (true, None, None) => condition("LinksSupported", true, "LinkAgents", "links can be cut", generation),
+        (true, None, None) => match cannot_shape {
+            Some(why) => condition("LinksSupported", false, "ShapingUnsupported", why, generation),
+            None => {
+                let message = "links can be cut, slow and lossy";
+                condition("LinksSupported", true, "LinkAgents", message, generation)
+            }
+        },
     };
     set_condition(&mut status.conditions, links);
     let paused = if facts.paused {

@@ -56,7 +56,8 @@ impl FaultTable {
                 continue;
             }
             fault.measured = self.book.words(&change, &seen);
-            let proof = match emulation_fault(&fault.earlier_faults, &seen) {
+            let earlier = fault.earlier_faults.get_or_insert_with(|| seen.faults.clone());
+            let proof = match emulation_fault(earlier, &seen) {
                 Some(problem) => Proof::Unproven(problem),
                 None => self.book.judge(&change, &active, &cuts, &seen),
             };
@@ -95,7 +96,10 @@ impl FaultTable {
             return;
         }
         match self.hand_over(entries).await {
-            Ok(()) => entries.links = LinksEvidence::default(),
+            Ok(()) => {
+                entries.links = LinksEvidence::default();
+                entries.links_at = None;
+            }
             Err(error) => tracing::warn!(%error, "cannot end the measuring of links"),
         }
     }

@@ -27,8 +27,8 @@ pub struct Fault {
     pub(super) change: Option<LinkFault>,
     /// What was measured of changed links, as one sentence.
     pub(super) measured: String,
-    /// What the emulation had done wrong before it: that says nothing about this fault.
-    pub(super) earlier_faults: Vec<String>,
+    /// What the emulation had done wrong before it: that says nothing about this fault. None until somebody has looked.
+    pub(super) earlier_faults: Option<Vec<String>>,
     pub since_ms: u64,
     /// Planned end; none: until healed.
     pub until: Option<(Instant, u64)>,
@@ -76,7 +76,7 @@ impl Fault {
             rects,
             change,
             measured: String::new(),
-            earlier_faults: Vec::new(),
+            earlier_faults: None,
             since_ms,
             until: lasts.map(|lasts| (Instant::now() + lasts, since_ms + lasts.as_millis() as u64)),
             applied_at_ms: None,

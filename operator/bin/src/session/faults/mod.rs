@@ -131,6 +131,8 @@ impl FaultTable {
             let fault = fault.take_over(change, self.lease, now);
             if fault.healed_at_ms.is_some() { entries.healed.push(fault) } else { entries.active.push(fault) }
         }
+        // Also that no link is to be shaped: another process may have left some.
+        entries.shaped = true;
         self.hand_over(&mut entries).await?;
         let applied = Some(unix_ms());
         for fault in &mut entries.active {
@@ -145,7 +147,10 @@ impl FaultTable {
             bail!("{MAX_ACTIVE} faults are active already: heal some first");
         }
         let change = self.change(&wanted)?;
-        let fault = Fault { earlier_faults: entries.links.faults.clone(), ..Fault::new(wanted, change) };
+        // Nobody has looked of late where no link was shaped.
+        let is_known = entries.shaped && entries.links_at.is_some();
+        let earlier_faults = is_known.then(|| entries.links.faults.clone());
+        let fault = Fault { earlier_faults, ..Fault::new(wanted, change) };
         let id = fault.id.clone();
         entries.active.push(fault);
         if let Err(error) = self.hand_over(entries).await {

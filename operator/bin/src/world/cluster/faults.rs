@@ -20,7 +20,7 @@ use super::{
     run::object,
     state::faults_of,
 };
-use crate::{problem::Usage, selector, session::faults::Shape};
+use crate::{problem::Usage, quality, selector, session::faults::Shape};
 
 /// A fault without an end of its own lasts for the longest time that a fault can: a day.
 pub const UNTIL_HEALED: Duration = Experiment::LONGEST_FAULT;
@@ -32,6 +32,10 @@ const POLL: Duration = Duration::from_millis(100);
 pub async fn add(cluster: &Cluster, testnet: &Testnet, request: AddFaultRequest) -> Result<Fault> {
     let plan = plan_testnet(testnet);
     let shape = selector::shape(testnet, &request.selector.unwrap_or_default()).map_err(Usage)?;
+    let shape = match request.quality {
+        Some(asked) => selector::changed(shape, quality::from_proto(&asked)).map_err(Usage)?,
+        None => shape,
+    };
     selector::names_every_node(&plan, &shape).map_err(Usage)?;
     for object in by_hand(cluster, &testnet.name).await? {
         let name = object.metadata.name.clone().unwrap_or_default();
@@ -137,7 +141,7 @@ async fn until_open(cluster: &Cluster, uid: &str) -> Result<()> {
     }
 }
 
-/// The Experiments that `split` and `cut` have made on a testnet.
+/// The Experiments that `split`, `cut` and `link` have made on a testnet.
 async fn by_hand(cluster: &Cluster, testnet: &str) -> Result<Vec<crd::Experiment>> {
     let ours = ListParams::default().labels(&format!("{MADE_BY}=hand"));
     let found = cluster.experiments().list(&ours).await;
@@ -206,7 +210,7 @@ pub fn describe(kind: &FaultKind) -> String {
 
 #[cfg(test)]
 mod tests {
-    use netsplit_spec::Document;
+    use netsplit_spec::{Document, Links};
 
     use super::*;
 
@@ -218,7 +222,7 @@ mod tests {
         }
     }
 
-    /// What `heal` compares is what `split` and `cut` were given.
+    /// What `heal` compares is what `split`, `cut` and `link` were given.
     #[test]
     fn a_fault_by_hand_is_known_again_by_its_object() {
         let testnet = testnet();
@@ -228,7 +232,9 @@ mod tests {
             names(["full-1", "validator-2", "validator-3"]),
         );
         let cut = |one_way| Shape::Cut { from: one.clone(), to: other.clone(), one_way };
-        for shape in [Shape::Partition(vec![one.clone(), other.clone()]), cut(true), cut(false)] {
+        let links = Links { latency: Some(Duration::from_millis(80)), ..Links::default() };
+        let link = Shape::Link { from: one.clone(), to: other.clone(), one_way: true, links };
+        for shape in [Shape::Partition(vec![one.clone(), other.clone()]), cut(true), cut(false), link] {
             let experiment = plain(&testnet, shape.clone(), UNTIL_HEALED);
             netsplit_spec::validate(&experiment, &testnet).unwrap();
             assert_eq!(describe(&experiment.faults[0].kind), shape.to_string());

@@ -5,6 +5,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod follow;
+mod links;
 mod load;
 mod run;
 mod state;
@@ -20,13 +21,13 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, stream};
 use netsplit_backend::local::Check;
 use netsplit_proto::control::{
-    AddFaultRequest, ExperimentEvent, Fault, HealRequest, Link, LoadProgress, RestartRequest, RunLoadRequest,
+    AddFaultRequest, ExperimentEvent, Fault, HealRequest, LoadProgress, RestartRequest, RunLoadRequest,
     Testnet as State,
 };
 use netsplit_spec::{Testnet, crd};
 
 use self::api::Cluster;
-use super::{Asked, Found, Handle, Launched, Logs, Told, World};
+use super::{Asked, Found, Handle, Launched, Links, Logs, Told, World};
 use crate::problem::Usage;
 
 /// How often a testnet that starts is looked at, and one that runs.
@@ -204,14 +205,13 @@ impl Handle for Applied {
     }
 
     async fn add_fault(&self, request: AddFaultRequest) -> Result<Fault> {
-        if request.quality.is_some() {
-            return not_here("link", "its agents cut links, and do not shape them yet");
-        }
         faults::add(&self.cluster, self.spec()?, request).await
     }
 
-    async fn links(&self) -> Result<Vec<Link>> {
-        not_here("links", "links are cut here, not yet shaped; `netsplit status` shows the faults")
+    async fn links(&self) -> Result<Links> {
+        let found = self.cluster.testnets().get(&self.name).await;
+        let object = found.map_err(|error| self.cluster.explain(error, "cannot read the testnet"))?;
+        object.status.and_then(|status| status.links).map_or_else(|| Ok(Links::default()), links::read)
     }
 
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>> {

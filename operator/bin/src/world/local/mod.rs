@@ -13,14 +13,14 @@ use async_trait::async_trait;
 use futures::{StreamExt as _, TryStreamExt as _};
 use netsplit_backend::local::{Check, LocalConfig};
 use netsplit_proto::control::{
-    AddFaultRequest, ExperimentEvent, Fault, GetLinksRequest, HealRequest, Link, LoadProgress,
-    RestartRequest, RunExperimentRequest, RunLoadRequest,
+    AddFaultRequest, ExperimentEvent, Fault, GetLinksRequest, HealRequest, LoadProgress, RestartRequest,
+    RunExperimentRequest, RunLoadRequest,
 };
 use netsplit_spec::Testnet;
 use tonic::{Response, Streaming};
 
 use self::client::Client;
-use super::{Asked, Found, Handle, Launched, Logs, Told, World};
+use super::{Asked, Found, Handle, Launched, Links, Logs, Told, World};
 use crate::{
     paths::{self, TestnetDir},
     problem, programs,
@@ -121,8 +121,9 @@ impl Handle for Supervised {
         answered(self.client.clone().add_fault(request).await)
     }
 
-    async fn links(&self) -> Result<Vec<Link>> {
-        answered(self.client.clone().get_links(GetLinksRequest {}).await).map(|answer| answer.links)
+    async fn links(&self) -> Result<Links> {
+        let answer = answered(self.client.clone().get_links(GetLinksRequest {}).await)?;
+        Ok(Links::all(answer.links))
     }
 
     async fn heal(&self, request: HealRequest) -> Result<Vec<Fault>> {
