@@ -11,6 +11,7 @@ mod evicted;
 mod experiments;
 mod images;
 mod installed;
+mod links;
 mod succession;
 mod test_cluster;
 
