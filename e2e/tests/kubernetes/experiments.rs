@@ -21,18 +21,14 @@ fn the_examples_run_to_a_verdict() {
     assert!(table.contains("Running") && table.contains("Passed"), "{table}");
 
     // What has run is not changed, and what makes no sense is not taken.
-    let refused = here
-        .namespace
-        .kubectl(&[
-            "patch",
-            "experiment/split-brain",
-            "--type=merge",
-            "--patch={\"spec\":{\"settle\":\"9s\"}}",
-        ])
-        .output()
-        .expect("kubectl can be started");
-    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    assert!(!refused.status.success() && said.contains("cannot be changed"), "{said}");
+    let patch = |experiment: &str, patch: &str| {
+        let arguments = ["patch", experiment, "--type=merge", &format!("--patch={{\"spec\":{patch}}}")];
+        let patched = here.namespace.kubectl(&arguments).output().expect("kubectl can be started");
+        assert!(!patched.status.success(), "{experiment} took {patch}");
+        String::from_utf8_lossy(&patched.stderr).into_owned()
+    };
+    let said = patch("experiment/split-brain", r#"{"settle":"9s"}"#);
+    assert!(said.contains("cannot be changed"), "{said}");
 
     // What only the operator can see becomes a condition and an event.
     here.namespace.apply(&partition("typo", "5s").replace("validator-3", "validator-9"));
@@ -42,6 +38,9 @@ fn the_examples_run_to_a_verdict() {
     until("an event says so too", PATIENCE, || {
         here.namespace.ok(&["get", "events"]).contains("the last of group `validator` is `validator-3`")
     });
+
+    let said = patch("experiment/typo", r#"{"faults":[{"at":"5s","for":"5s","kill":["validator-0"]}]}"#);
+    assert!(said.contains("not on Kubernetes yet") && !said.contains("a fault has one of"), "{said}");
 
     let other = QUICKSTART.replace("  consensus:", "  chain: {cometbft: {}}\n  consensus:");
     here.namespace.apply(&other.replace("name: quickstart", "name: other"));

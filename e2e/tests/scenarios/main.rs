@@ -11,5 +11,6 @@ mod fork;
 mod here;
 mod links;
 mod machine;
+mod node_faults;
 mod topologies;
 mod verdicts;

@@ -94,8 +94,38 @@ pub struct NodeStatus {
     pub address: IpAddr,
     /// Restarts asked for; nothing restarts by itself.
     pub restarts: u32,
-    /// Stopped by [`NodeSignal::Pause`].
+    /// Its process is stopped, by the kernel's word, whoever did it.
     pub paused: bool,
+    /// What [`Backend::set_nodes`] holds it in.
+    #[serde(default)]
+    pub held: Option<Hold>,
+}
+
+/// The state that a fault holds a node's process in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Hold {
+    /// It is there and does nothing.
+    Paused,
+    /// It is gone, after SIGTERM, or SIGKILL at the deadline.
+    Ended,
+    /// It is gone, after SIGKILL.
+    Killed,
+}
+
+impl Hold {
+    /// There is no process.
+    pub fn is_down(self) -> bool {
+        self != Self::Paused
+    }
+}
+
+/// One node that is to be held.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeHold {
+    pub node: String,
+    pub hold: Hold,
 }
 
 /// Every directed link from a node in `from` to a node in `to`.
@@ -244,7 +274,18 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// What is known about the shaped links.
     async fn links(&self) -> Result<LinksEvidence, BackendError>;
 
-    /// Renews the leases of all active cuts and of the faulted links; fails with the names of those that had ended.
+    /// Why [`set_nodes`](Self::set_nodes) is not for this place, if so; a sentence.
+    fn refuses_holds(&self) -> Option<String> {
+        None
+    }
+
+    /// Sets the whole desired state of the nodes' processes: those that are not named run again, with their data. Nothing is
+    /// done if one that is named and was not held has no process. An orderly end may take longer than this call. Ends when
+    /// the lease is not renewed.
+    async fn set_nodes(&self, holds: Vec<NodeHold>, lease: Duration) -> Result<(), BackendError>;
+
+    /// Renews the leases of all active cuts, of the faulted links and of held nodes; fails with the names of those that had
+    /// ended.
     async fn renew(&self) -> Result<(), BackendError>;
 
     /// One entry per active cut, and per cut that ended recently.
@@ -255,7 +296,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
 
     async fn signal(&self, node: &str, signal: NodeSignal) -> Result<(), BackendError>;
 
-    /// Ends a node's process if it runs (SIGTERM, then SIGKILL at the deadline) and starts it again with its data.
+    /// Ends a node's process if it runs (SIGTERM, then SIGKILL at the deadline) and starts it again with its data. Refused
+    /// for one that is held.
     async fn restart(&self, node: &str) -> Result<(), BackendError>;
 
     /// Ends all nodes (SIGTERM, then SIGKILL at the deadline), the network and the backend itself.

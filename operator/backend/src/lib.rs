@@ -11,6 +11,6 @@ mod translate;
 
 pub use backend::{
     Backend, BackendError, Connection, Counters, CutEvidence, CutRect, CutRequest, CutState, ExecExit,
-    ExecStdio, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, NodeArtifacts, NodeFile,
-    NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof, Share,
+    ExecStdio, Hold, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, NodeArtifacts,
+    NodeFile, NodeHold, NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof, Share,
 };

@@ -48,7 +48,11 @@ pub struct FaultOutcome {
     pub applied_at_ms: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healed_at_ms: Option<u64>,
+    /// Directed links that it cuts or changes.
     pub links: u64,
+    /// Nodes that it is done to, instead of links.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nodes: Vec<String>,
     pub dropped: u64,
     pub proven: bool,
     pub evidence: String,
@@ -165,7 +169,8 @@ impl RunOutcome {
         if !self.faults.is_empty() {
             let row = |fault: &FaultOutcome| {
                 let proven = if fault.proven { "yes" } else { "NO" };
-                vec![fault.id.clone(), fault.links.to_string(), proven.to_owned(), fault.evidence.clone()]
+                let links = if fault.nodes.is_empty() { fault.links.to_string() } else { "-".to_owned() };
+                vec![fault.id.clone(), links, proven.to_owned(), fault.evidence.clone()]
             };
             let rows: Vec<Vec<String>> = self.faults.iter().map(row).collect();
             out += &table::render(&["FAULT", ">LINKS", "PROVEN", "EVIDENCE"], &rows);
@@ -263,6 +268,7 @@ pub mod sample {
                 applied_at_ms: Some(5_000),
                 healed_at_ms: Some(15_000),
                 links: 2,
+                nodes: Vec::new(),
                 dropped: 1_000,
                 proven: true,
                 evidence: "1000 packets dropped, 600 probes sent and none arrived".to_owned(),

@@ -112,9 +112,11 @@ pub(crate) async fn poll(shared: Arc<Shared>, node: Arc<Node>, client: Arc<dyn C
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
+        let asked_at_ms = now_ms();
+        node.asked(asked_at_ms);
         match client.status().await {
             Ok(state) => {
-                node.status(state);
+                node.status(state, asked_at_ms);
                 shared.changed();
             }
             Err(error) => tracing::trace!(node = client.node(), %error, "no status"),

@@ -35,6 +35,11 @@ pub struct NodeView {
     pub catching_up: bool,
     /// Transactions that wait at it.
     pub mempool: u64,
+    /// When it was asked for its status last, and when the last question was put that it has answered; Unix milliseconds.
+    #[serde(skip)]
+    pub asked_at_ms: Option<u64>,
+    #[serde(skip)]
+    pub answered_at_ms: Option<u64>,
 }
 
 /// A final block of one node, as kept for readers.
@@ -116,9 +121,15 @@ impl Node {
         view.error = Some(reason.to_owned());
     }
 
-    pub fn status(&self, state: NodeState) {
+    pub fn asked(&self, at_ms: u64) {
+        self.lock().view.asked_at_ms = Some(at_ms);
+    }
+
+    /// The answer to the question of that moment.
+    pub fn status(&self, state: NodeState, asked_at_ms: u64) {
         let inner = &mut *self.lock();
         let view = &mut inner.view;
+        view.answered_at_ms = Some(asked_at_ms);
         view.version = state.version;
         view.height = state.height;
         view.peers = state.peers.iter().filter(|peer| peer.connected).count() as u32;

@@ -1,6 +1,6 @@
-//! Faults compiled to directed links.
+//! Faults compiled to directed links, and to nodes.
 
-use netsplit_spec::{Links, NodeIndex, ValidFault, ValidFaultKind};
+use netsplit_spec::{Links, NodeFault, NodeIndex, ValidFault, ValidFaultKind};
 use serde::{Deserialize, Serialize};
 
 /// Every directed link from a node in `from` to another node in `to` is cut. Sorted, without duplicates.
@@ -12,7 +12,14 @@ pub struct CutRect {
     pub to: Vec<NodeIndex>,
 }
 
-/// A fault as the links see it.
+/// Nodes whose processes are held in a state. Sorted, without duplicates.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldNodes {
+    pub what: NodeFault,
+    pub nodes: Vec<NodeIndex>,
+}
+
+/// A fault as links and nodes see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FaultPlan {
     pub id: String,
@@ -24,9 +31,12 @@ pub struct FaultPlan {
     /// How the links are changed; `None`: they are cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
+    /// What is done to nodes; then it has no `rects`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<HeldNodes>,
 }
 
-/// The cuts of one fault, in a fixed order.
+/// The links and nodes of one fault, in a fixed order.
 pub fn compile(fault: &ValidFault) -> FaultPlan {
     let rects = match &fault.kind {
         ValidFaultKind::Partition { sides } => partition(sides),
@@ -34,10 +44,15 @@ pub fn compile(fault: &ValidFault) -> FaultPlan {
             let there = rect(from, to);
             if *one_way { vec![there] } else { vec![there, rect(to, from)] }
         }
+        ValidFaultKind::Nodes { .. } => Vec::new(),
     };
     let links = match &fault.kind {
         ValidFaultKind::Link { links, .. } => Some(*links),
-        ValidFaultKind::Partition { .. } | ValidFaultKind::Cut { .. } => None,
+        _ => None,
+    };
+    let held = match &fault.kind {
+        ValidFaultKind::Nodes { what, nodes } => Some(HeldNodes { what: *what, nodes: nodes.clone() }),
+        _ => None,
     };
     FaultPlan {
         id: fault.id.clone(),
@@ -45,6 +60,7 @@ pub fn compile(fault: &ValidFault) -> FaultPlan {
         lasts_ms: fault.lasts.as_millis() as u64,
         rects,
         links,
+        held,
     }
 }
 

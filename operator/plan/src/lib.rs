@@ -7,7 +7,7 @@ mod fault;
 mod links;
 mod testnet;
 
-pub use fault::{CutRect, FaultPlan, compile};
+pub use fault::{CutRect, FaultPlan, HeldNodes, compile};
 pub use links::{Base, LinkFault, LinkRow, base_links, faulted_links};
-pub use netsplit_spec::{NodeIndex, seed_of};
+pub use netsplit_spec::{NodeFault, NodeIndex, seed_of};
 pub use testnet::{PlannedNode, TestnetPlan, plan_testnet};

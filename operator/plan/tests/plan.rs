@@ -85,6 +85,7 @@ fn is_cut(kind: &ValidFaultKind, from: NodeIndex, to: NodeIndex) -> bool {
             (sources.contains(&from) && targets.contains(&to))
                 || (!one_way && sources.contains(&to) && targets.contains(&from))
         }
+        ValidFaultKind::Nodes { .. } => false,
     }
 }
 

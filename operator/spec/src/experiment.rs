@@ -91,6 +91,53 @@ pub enum FaultKind {
     Link {
         link: LinkChange,
     },
+    Kill {
+        /// They end as by a crash, and are started again with their data when the fault is over.
+        kill: Vec<String>,
+    },
+    Pause {
+        /// They hang, and go on when the fault is over.
+        pause: Vec<String>,
+    },
+    Restart {
+        /// They end in order, and are started again with their data when the fault is over.
+        restart: Vec<String>,
+    },
+}
+
+impl FaultKind {
+    /// What is done to nodes themselves, and how they are named.
+    pub fn of_nodes(&self) -> Option<(NodeFault, &[String])> {
+        match self {
+            Self::Kill { kill } => Some((NodeFault::Kill, kill)),
+            Self::Pause { pause } => Some((NodeFault::Pause, pause)),
+            Self::Restart { restart } => Some((NodeFault::Restart, restart)),
+            Self::Partition { .. } | Self::Cut { .. } | Self::Link { .. } => None,
+        }
+    }
+}
+
+/// What is done to the process of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NodeFault {
+    /// It is stopped where it is (SIGSTOP).
+    Pause,
+    /// It is ended in order (SIGTERM).
+    Restart,
+    /// It is ended at once (SIGKILL).
+    Kill,
+}
+
+impl NodeFault {
+    /// As the spec has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Restart => "restart",
+            Self::Kill => "kill",
+        }
+    }
 }
 
 /// Links from one set of nodes to another, both ways unless `one_way`.

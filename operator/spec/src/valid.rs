@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::experiment::NodeFault;
 use crate::links::Links;
 use crate::units;
 
@@ -68,6 +69,8 @@ pub enum ValidFaultKind {
     Cut { from: Vec<NodeIndex>, to: Vec<NodeIndex>, one_way: bool },
     /// Every such link is of this quality, as far as it is given.
     Link { from: Vec<NodeIndex>, to: Vec<NodeIndex>, one_way: bool, links: Links },
+    /// It is done to these nodes themselves.
+    Nodes { what: NodeFault, nodes: Vec<NodeIndex> },
 }
 
 /// `fault` is a place in [`ValidExperiment::faults`].

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, Origin, Rest, Role,
+    Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
     Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, parse_with, validate,
     validate_testnet,
 };
@@ -336,4 +336,21 @@ fn a_pack_is_kept_by_its_name() {
     assert_eq!(serde_json::to_string(links).unwrap(), r#"{"regions":"aws-cometbft-e2e","loss":"0.1%"}"#);
     let row = links.rows().into_iter().find(|row| row.from == "Tokyo" && row.to == "Ireland").unwrap();
     assert_eq!(row.links.latency, Some(Duration::from_micros(100_000)));
+}
+
+#[test]
+fn nodes_are_killed_paused_and_restarted_by_name_or_group() {
+    let faults = "faults: [
+        {at: 5s, for: 5s, kill: [validator-0]}, {at: 5s, for: 5s, pause: [full, full-1]},
+        {at: 5s, for: 5s, restart: [validator]}]";
+    let valid = validate(&experiment(faults), &documents(QUICKSTART).0[0]).unwrap();
+    let kinds: Vec<ValidFaultKind> = valid.faults.into_iter().map(|fault| fault.kind).collect();
+    assert_eq!(
+        kinds,
+        [
+            ValidFaultKind::Nodes { what: NodeFault::Kill, nodes: vec![0] },
+            ValidFaultKind::Nodes { what: NodeFault::Pause, nodes: vec![4, 5] },
+            ValidFaultKind::Nodes { what: NodeFault::Restart, nodes: vec![0, 1, 2, 3] },
+        ]
+    );
 }

@@ -402,6 +402,15 @@ fn each_kind_of_mistake_in_an_experiment() {
             "picks nodes anew: name a group or a node",
         ),
         (f("name: x"), format!("{at}: "), "does nothing"),
+        (
+            f("kill: [validator-9]"),
+            format!("{at}.kill[0]: "),
+            "the last of group `validator` is `validator-3`",
+        ),
+        (f("pause: []"), format!("{at}.pause: "), "names no node"),
+        (f("restart: validator-0"), format!("{at}.restart: "), "expected a list of node or group names"),
+        (f("kill: [validator-0], pause: [validator-0]"), format!("{at}: "), "has both `kill` and `pause`"),
+        (f("kill: [validator-0], rest: bridge"), format!("{at}.rest: "), "only a `partition` has a `rest`"),
         (f("link: {from: [full-0], to: [full-1]}"), format!("{at}.link: "), "changes nothing"),
         (f("link: {from: [full-0], to: [full-0], latency: 1ms}"), format!("{at}.link: "), "to itself"),
         (

@@ -34,8 +34,11 @@ use super::{
 };
 use crate::backend::{
     Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinksEvidence, LinksRequest,
-    NodeArtifacts, NodePlace, NodeSignal, NodeStatus, NodeStream,
+    NodeArtifacts, NodeHold, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
+
+const NO_HOLDS: &str = "nodes can be killed, paused and restarted by experiments on one machine, not on Kubernetes yet: the \
+                        kubelet starts a container again at once, and nothing in a pod may stop one";
 
 /// The folder that a node's files are in.
 const NODE_FOLDER: &str = "/netsplit";
@@ -254,6 +257,14 @@ impl Backend for KubernetesBackend {
             config.namespace,
             config.pod_name(node)
         )))
+    }
+
+    fn refuses_holds(&self) -> Option<String> {
+        Some(NO_HOLDS.to_owned())
+    }
+
+    async fn set_nodes(&self, holds: Vec<NodeHold>, _lease: Duration) -> Result<(), BackendError> {
+        if holds.is_empty() { Ok(()) } else { Err(BackendError::Refused(NO_HOLDS.to_owned())) }
     }
 
     async fn signal(&self, node: &str, signal: NodeSignal) -> Result<(), BackendError> {

@@ -23,7 +23,9 @@ use tracing::warn;
 use super::{
     LocalError,
     agents::Agents,
-    chain, control_socket, doctor, logs, namespaces,
+    chain, control_socket, doctor,
+    holds::{Holds, settle_all},
+    logs, namespaces,
     network::Network,
     process::{self, Nodes},
     rpc::Channel,
@@ -70,6 +72,7 @@ fn raise_descriptor_limit() {
 
 struct Inner {
     nodes: Mutex<Nodes>,
+    holds: Holds,
     agents: Agents,
     channel: Channel,
     /// Calls that can be cancelled while they run.
@@ -81,11 +84,14 @@ async fn serve(control: OwnedFd) -> Result<(), LocalError> {
     let channel = Channel::new(control).map_err(LocalError::system("use the control socket"))?;
     let inner = Arc::new(Inner {
         nodes: Mutex::default(),
+        holds: Holds::default(),
         agents: Agents::start(),
         channel,
         running: StdMutex::default(),
         stopped: tokio::sync::Notify::new(),
     });
+    let holds = Arc::clone(&inner);
+    tokio::spawn(async move { holds.holds.keep().await });
     let mut assembly = Assembly::default();
     loop {
         let frame = tokio::select! {
@@ -161,7 +167,15 @@ impl Inner {
                 self.agents.set_links(update).await.map(|()| Response::Done).map_err(Failure::Failed)?
             }
             Request::Links => self.agents.links().await.map(Response::Links).map_err(Failure::Failed)?,
-            Request::Renew => self.agents.renew().await.map(|()| Response::Done).map_err(Failure::Failed)?,
+            Request::SetNodes { holds, lease, grace } => {
+                let changed = self.holds.set(&*self.nodes.lock().await, holds, lease, grace)?;
+                settle_all(changed, grace).await.map(|()| Response::Done)?
+            }
+            Request::Renew => {
+                // First: the link agent may take its time.
+                self.holds.renew();
+                self.agents.renew().await.map(|()| Response::Done).map_err(Failure::Failed)?
+            }
             Request::Evidence => {
                 self.agents.evidence().await.map(Response::Evidence).map_err(Failure::Failed)?
             }

@@ -12,6 +12,7 @@
 mod agents;
 mod client;
 mod doctor;
+mod holds;
 mod inner;
 mod logs;
 mod namespaces;

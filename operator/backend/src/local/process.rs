@@ -22,7 +22,10 @@ use super::{
     spawn::{Group, confine},
     wire::{Failure, NodeSpec},
 };
-use crate::backend::{ExecExit, NodeSignal, NodeState, NodeStatus};
+use crate::backend::{ExecExit, Hold, NodeSignal, NodeState, NodeStatus};
+
+/// From SIGKILL to the end of a process.
+const KILL_LIMIT: Duration = Duration::from_secs(5);
 
 /// One node: its place in the network, and the process that runs there now.
 #[derive(Debug)]
@@ -38,7 +41,10 @@ pub(super) struct Node {
 struct Current {
     pid: Option<u32>,
     restarts: u32,
-    paused: bool,
+    /// What faults hold it in.
+    held: Option<Hold>,
+    /// A hold has ended its process: it runs again after it.
+    is_owed: bool,
     state: watch::Sender<NodeState>,
 }
 
@@ -68,8 +74,22 @@ impl Node {
             pid: current.pid,
             address: IpAddr::V4(self.spec.address),
             restarts: current.restarts,
-            paused: current.paused,
+            paused: current.running().is_some_and(is_stopped),
+            held: current.held,
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.spec.name
+    }
+
+    pub(super) fn is_held(&self) -> bool {
+        self.current().held.is_some()
+    }
+
+    /// Says what it is to be held in, for [`settle`]; whether that is something new.
+    pub(super) fn hold(&self, hold: Option<Hold>) -> bool {
+        std::mem::replace(&mut self.current().held, hold) != hold
     }
 
     /// Starts the program. A failure becomes the node's state, too.
@@ -101,7 +121,6 @@ impl Node {
         {
             let mut current = self.current();
             current.pid = child.id();
-            current.paused = false;
             current.state.send_replace(NodeState::Running);
         }
         let node = Arc::clone(self);
@@ -113,9 +132,7 @@ impl Node {
                 }
                 Err(error) => NodeState::Failed { reason: format!("cannot wait for the process: {error}") },
             };
-            let mut current = node.current();
-            current.paused = false;
-            current.state.send_replace(state);
+            node.current().state.send_replace(state);
         });
         Ok(())
     }
@@ -129,16 +146,14 @@ impl Node {
         Ok(command)
     }
 
-    fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         *self.current().state.borrow() == NodeState::Running
     }
 
     /// Sends a signal to the program and the children in its group; `false` when there is none to get it.
     fn kill(&self, signal: Signal) -> Result<bool, String> {
         let current = self.current();
-        // A pid may be used again after the exit was seen, never before.
-        let running = *current.state.borrow() == NodeState::Running;
-        let Some(pid) = current.pid.filter(|_| running) else { return Ok(false) };
+        let Some(pid) = current.running() else { return Ok(false) };
         match killpg(Pid::from_raw(pid.cast_signed()), signal) {
             Ok(()) => Ok(true),
             Err(nix::errno::Errno::ESRCH) => Ok(false),
@@ -157,14 +172,37 @@ impl Node {
         // A paused process gets the signal only when it goes on.
         self.kill(Signal::SIGCONT)?;
         if timeout(grace, state.wait_for(ended)).await.is_err() {
-            self.kill(Signal::SIGKILL)?;
-            timeout(Duration::from_secs(5), state.wait_for(ended))
-                .await
-                .map_err(|_| format!("{} did not end within 5 s of SIGKILL", self.spec.name))?
-                .map_err(|_| format!("nobody watches {}", self.spec.name))?;
+            self.crash().await?;
         }
         Ok(())
     }
+
+    /// Ends the process at once: SIGKILL.
+    async fn crash(&self) -> Result<(), String> {
+        let mut state = self.current().state.subscribe();
+        if !self.kill(Signal::SIGKILL)? {
+            return Ok(());
+        }
+        timeout(KILL_LIMIT, state.wait_for(|state| *state != NodeState::Running))
+            .await
+            .map_err(|_| format!("{} did not end within 5 s of SIGKILL", self.spec.name))?
+            .map(drop)
+            .map_err(|_| format!("nobody watches {}", self.spec.name))
+    }
+}
+
+impl Current {
+    /// The pid of the process that runs. It may be used again after the exit was seen, never before.
+    fn running(&self) -> Option<u32> {
+        self.pid.filter(|_| *self.state.borrow() == NodeState::Running)
+    }
+}
+
+/// Whether the kernel has stopped a process.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name before it may hold anything, a `)` too.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
 }
 
 fn exit(status: ExitStatus) -> ExecExit {
@@ -186,7 +224,8 @@ impl Nodes {
             current: Mutex::new(Current {
                 pid: None,
                 restarts: 0,
-                paused: false,
+                held: None,
+                is_owed: false,
                 state: watch::Sender::new(NodeState::Starting),
             }),
             changing: tokio::sync::Mutex::default(),
@@ -220,13 +259,23 @@ impl Nodes {
 
 pub(super) async fn restart(node: &Arc<Node>, grace: Duration) -> Result<(), Failure> {
     let _changing = node.changing.lock().await;
+    free(node)?;
     node.end(grace).await.map_err(Failure::Failed)?;
     node.spawn().map_err(Failure::Failed)?;
     node.current().restarts += 1;
     Ok(())
 }
 
+/// What a fault does to a node is undone by its heal alone.
+fn free(node: &Node) -> Result<(), Failure> {
+    if node.is_held() {
+        return Err(Failure::Invalid(format!("a fault holds {}: heal it first", node.spec.name)));
+    }
+    Ok(())
+}
+
 pub(super) fn signal(node: &Node, signal: NodeSignal) -> Result<(), Failure> {
+    free(node)?;
     let sent = match signal {
         NodeSignal::Terminate => node.kill(Signal::SIGTERM),
         NodeSignal::Kill => node.kill(Signal::SIGKILL),
@@ -236,12 +285,28 @@ pub(super) fn signal(node: &Node, signal: NodeSignal) -> Result<(), Failure> {
     if !sent.map_err(Failure::Failed)? {
         return Err(Failure::Invalid(format!("{} has no running process", node.spec.name)));
     }
-    match signal {
-        NodeSignal::Pause => node.current().paused = true,
-        NodeSignal::Resume => node.current().paused = false,
-        NodeSignal::Terminate | NodeSignal::Kill => {}
-    }
     Ok(())
+}
+
+/// Brings the process into the state that it is held in, or has it go on if it is not. Whoever comes first acts for all
+/// that is wanted by then.
+pub(super) async fn settle(node: &Arc<Node>, grace: Duration) -> Result<(), Failure> {
+    let _changing = node.changing.lock().await;
+    let hold = node.current().held;
+    if hold.is_some_and(Hold::is_down) {
+        if node.is_running() {
+            node.current().is_owed = true;
+        }
+        let ended = if hold == Some(Hold::Killed) { node.crash().await } else { node.end(grace).await };
+        return ended.map_err(Failure::Failed);
+    }
+    // A process that ended by itself meanwhile stays away, as it would without a fault.
+    if std::mem::take(&mut node.current().is_owed) {
+        node.spawn().map_err(Failure::Failed)?;
+        node.current().restarts += 1;
+    }
+    let signal = if hold == Some(Hold::Paused) { Signal::SIGSTOP } else { Signal::SIGCONT };
+    node.kill(signal).map(drop).map_err(Failure::Failed)
 }
 
 /// Runs a command in the node's network with the given standard streams. Dropping the future kills it.

@@ -34,7 +34,7 @@ use super::{
 };
 use crate::backend::{
     Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinksEvidence, LinksRequest,
-    NodeArtifacts, NodePlace, NodeSignal, NodeStatus, NodeStream,
+    NodeArtifacts, NodeHold, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
 use crate::translate::{Names, cut_evidence, links_evidence};
 
@@ -415,6 +415,10 @@ impl Backend for LocalBackend {
             Response::Links(evidence) => Ok(links_evidence(evidence, &locked(&self.places))),
             other => Err(unexpected(&other)),
         }
+    }
+
+    async fn set_nodes(&self, holds: Vec<NodeHold>, lease: Duration) -> Result<(), BackendError> {
+        self.done(Request::SetNodes { holds, lease, grace: self.config.grace }).await
     }
 
     async fn renew(&self) -> Result<(), BackendError> {

@@ -6,7 +6,7 @@ use netsplit_links::{Cut, CutEvidence, emulator::LinksEvidence, shape::LinkUpdat
 use serde::{Deserialize, Serialize};
 
 use super::{doctor::Check, network::Network};
-use crate::backend::{ExecExit, NodeSignal, NodeStatus};
+use crate::backend::{ExecExit, NodeHold, NodeSignal, NodeStatus};
 
 /// The inner process's first message.
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,6 +59,11 @@ pub(super) enum Request {
     },
     SetLinks {
         update: LinkUpdate,
+    },
+    SetNodes {
+        holds: Vec<NodeHold>,
+        lease: Duration,
+        grace: Duration,
     },
     Renew,
     Evidence,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use netsplit_backend::{
-    Backend, BackendError, CutState, ExecStdio, NodeSignal, NodeState, Proof,
+    Backend, BackendError, CutState, ExecStdio, Hold, NodeHold, NodeSignal, NodeState, Proof,
     local::{CheckStatus, LocalBackend, doctor},
 };
 use nix::{
@@ -60,6 +60,8 @@ scenarios![
     killing_the_inner_process_leaves_nothing,
     killing_the_outer_process_leaves_nothing,
     processes_are_watched_restarted_and_stopped,
+    held_nodes_are_ended_paused_and_let_go,
+    nodes_that_nobody_holds_any_more_run_again,
     a_log_is_put_aside_when_it_has_grown_too_large,
     commands_run_in_a_nodes_network,
     as_root_nodes_answer_this_machine_and_begin_nothing,
@@ -298,7 +300,7 @@ async fn processes_are_watched_restarted_and_stopped() {
     assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
 
     lab.backend.signal("n0", NodeSignal::Pause).await.unwrap();
-    assert!(lab.backend.nodes().await.unwrap()[0].paused);
+    until("the kernel has stopped it", async || lab.backend.nodes().await.unwrap()[0].paused).await;
     lab.backend.signal("n0", NodeSignal::Resume).await.unwrap();
     lab.backend.signal("n0", NodeSignal::Kill).await.unwrap();
     until("the crash is noticed", async || {
@@ -325,6 +327,86 @@ async fn processes_are_watched_restarted_and_stopped() {
         lab.state(0).await == NodeState::Exited { code: Some(7), signal: None }
     })
     .await;
+}
+
+fn holds<const N: usize>(of: [(&str, Hold); N]) -> Vec<NodeHold> {
+    of.map(|(node, hold)| NodeHold { node: node.to_owned(), hold }).to_vec()
+}
+
+async fn held_nodes_are_ended_paused_and_let_go() {
+    let lease = Duration::from_mins(1);
+    let lab = Lab::new(3).await;
+    let nodes = async || lab.backend.nodes().await.unwrap();
+    let before = nodes().await;
+    let set = async |of| lab.backend.set_nodes(of, lease).await;
+    set(holds([("n0", Hold::Killed), ("n1", Hold::Paused), ("n2", Hold::Ended)])).await.unwrap();
+    until("one is stopped", async || nodes().await[1].paused).await;
+    until("one has ended in order", async || !matches!(nodes().await[2].state, NodeState::Running)).await;
+    let held = nodes().await;
+    assert_eq!(held[0].state, NodeState::Exited { code: None, signal: Some(9) });
+    assert_eq!((&held[1].state, held[1].pid), (&NodeState::Running, before[1].pid));
+    assert_eq!(held[2].state, NodeState::Exited { code: None, signal: Some(15) });
+    assert_eq!(
+        held.iter().map(|node| node.held).collect::<Vec<_>>(),
+        [Some(Hold::Killed), Some(Hold::Paused), Some(Hold::Ended)]
+    );
+
+    assert!(lab.backend.restart("n0").await.is_err(), "a person does not undo a fault by accident");
+    assert!(lab.backend.signal("n1", NodeSignal::Resume).await.is_err());
+    let refused = set(holds([("n9", Hold::Killed)])).await;
+    assert!(matches!(refused, Err(BackendError::UnknownNode(_))), "{refused:?}");
+
+    // Two faults on one node: the one that leaves least of it counts, and what is left of them when one is over.
+    set(holds([("n1", Hold::Paused), ("n1", Hold::Killed), ("n0", Hold::Paused)])).await.unwrap();
+    until("the third runs again", async || nodes().await[2].state == NodeState::Running).await;
+    let held = nodes().await;
+    assert_eq!(held[1].state, NodeState::Exited { code: None, signal: Some(9) });
+    assert_eq!((&held[0].state, held[0].restarts), (&NodeState::Running, 1));
+    until("it is stopped as soon as it runs", async || nodes().await[0].paused).await;
+
+    set(Vec::new()).await.unwrap();
+    let free = nodes().await;
+    assert!(free.iter().all(|node| node.state == NodeState::Running && node.held.is_none()), "{free:?}");
+    until("none is stopped", async || nodes().await.iter().all(|node| !node.paused)).await;
+    assert!(lab.tcp(2, 1, 26600).await, "the restarted node is not in its network");
+
+    // One that ended by itself was not asked to, and is not what a fault can end.
+    lab.backend.signal("n0", NodeSignal::Kill).await.unwrap();
+    until("the crash is noticed", async || nodes().await[0].state != NodeState::Running).await;
+    assert!(set(holds([("n0", Hold::Killed), ("n1", Hold::Killed)])).await.is_err());
+    assert_eq!(nodes().await[1].state, NodeState::Running, "all of it, or nothing");
+}
+
+/// Whoever asks for it may die or hang: nobody renews.
+async fn nodes_that_nobody_holds_any_more_run_again() {
+    let lease = Duration::from_secs(2);
+    let lab = Lab::new(2).await;
+    let nodes = async || lab.backend.nodes().await.unwrap();
+    let started = Instant::now();
+    lab.backend.set_nodes(holds([("n0", Hold::Killed), ("n1", Hold::Paused)]), lease).await.unwrap();
+    while started.elapsed() < 2 * lease {
+        lab.backend.renew().await.unwrap();
+        let held = nodes().await;
+        assert!(
+            held[0].state != NodeState::Running && held[1].held.is_some(),
+            "renewed, and let go: {held:?}"
+        );
+        tokio::time::sleep(lease / 10).await;
+    }
+    let renewed = Instant::now();
+    until("both run again", async || {
+        nodes()
+            .await
+            .iter()
+            .all(|node| node.state == NodeState::Running && !node.paused && node.held.is_none())
+    })
+    .await;
+    assert!(renewed.elapsed() >= lease / 2, "not before the lease has ended");
+    lab.backend.renew().await.unwrap();
+    assert!(
+        nodes().await.iter().all(|node| node.held.is_none()),
+        "a lease that has ended does not begin anew"
+    );
 }
 
 async fn a_log_is_put_aside_when_it_has_grown_too_large() {

@@ -90,7 +90,9 @@ fn faults(outcome: &RunOutcome) -> Markup {
                         td class=(if fault.proven { "fine" } else { "off" }) {
                             (if fault.proven { "proven" } else { "not proven" })
                         }
-                        td { b { (fault.id) } br; (fault.description) small { (fault.links) " directed links" } }
+                        td { b { (fault.id) } br; (fault.description) small {
+                            @if fault.nodes.is_empty() { (fault.links) " directed links" } @else { (fault.nodes.len()) " nodes" }
+                        } }
                         td { (fault.evidence) }
                     }
                 }

@@ -7,7 +7,10 @@ use async_trait::async_trait;
 use netsplit_backend::CutRect;
 use netsplit_chains::LoadReport;
 use netsplit_observe::NodeView;
-use netsplit_plan::experiment::{self, Action, FaultStands, State, TimelineEvent, Verdict};
+use netsplit_plan::{
+    HeldNodes,
+    experiment::{self, Action, FaultStands, State, TimelineEvent, Verdict},
+};
 use netsplit_spec::{Links, ValidExperiment};
 use tokio::{
     sync::{MutexGuard, mpsc},
@@ -16,7 +19,7 @@ use tokio::{
 
 use super::{
     Session,
-    faults::{Fault, Recalled, Wanted},
+    faults::{Fault, Held, Recalled, Wanted},
     record::Recorder,
     unix_ms,
 };
@@ -175,8 +178,9 @@ impl Hands {
         let (session, owner) = (Arc::clone(session), owner.to_owned());
         self.0 = Some(tokio::spawn(async move {
             let done = match action {
-                Action::ApplyFault { id, rects, links, lasts_ms } => {
-                    session.faults.ensure(wanted(&session, &owner, &id, &rects, links, lasts_ms)).await
+                Action::ApplyFault { id, rects, links, held, lasts_ms } => {
+                    let does = Does { rects: &rects, links, held: held.as_ref() };
+                    session.faults.ensure(wanted(&session, &owner, &id, does, lasts_ms)).await
                 }
                 Action::HealFault { id } => {
                     session.faults.heal(|fault| fault.owner == owner && fault.name == id).await.map(drop)
@@ -193,7 +197,13 @@ impl Hands {
 /// What is to be [recalled](super::faults::FaultTable::recall) of a run that another process began.
 pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
     let fault = |fault: FaultStands<'_>| Recalled {
-        wanted: wanted(session, owner, fault.id, fault.rects, fault.links, fault.lasts_ms),
+        wanted: wanted(
+            session,
+            owner,
+            fault.id,
+            Does { rects: fault.rects, links: fault.links, held: fault.held },
+            fault.lasts_ms,
+        ),
         applied_at_ms: fault.applied_at_ms,
         kept_at_ms: state.last_step_ms(),
         proven: fault.proven,
@@ -203,26 +213,29 @@ pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
     state.faults().map(fault).collect()
 }
 
-fn wanted(
-    session: &Session,
-    owner: &str,
-    id: &str,
-    rects: &[netsplit_plan::CutRect],
+/// What a fault does, by index.
+struct Does<'a> {
+    rects: &'a [netsplit_plan::CutRect],
     links: Option<Links>,
-    lasts_ms: u64,
-) -> Wanted {
+    held: Option<&'a HeldNodes>,
+}
+
+fn wanted(session: &Session, owner: &str, id: &str, does: Does<'_>, lasts_ms: u64) -> Wanted {
     let names = |indices: &[usize]| -> Vec<String> {
         indices.iter().filter_map(|index| Some(session.plan.nodes.get(*index)?.name.clone())).collect()
     };
     let rects: Vec<CutRect> =
-        rects.iter().map(|rect| CutRect { from: names(&rect.from), to: names(&rect.to) }).collect();
+        does.rects.iter().map(|rect| CutRect { from: names(&rect.from), to: names(&rect.to) }).collect();
+    let held = does.held.map(|held| Held { what: held.what, nodes: names(&held.nodes) });
+    let links = does.links;
     Wanted {
         owner: owner.to_owned(),
         name: id.to_owned(),
-        description: describe(&rects, links),
+        description: held.as_ref().map_or_else(|| describe(&rects, links), Held::to_string),
         shape: None,
         rects,
         links,
+        held,
         lasts: Some(Duration::from_millis(lasts_ms)),
     }
 }
@@ -251,6 +264,7 @@ fn outcome(
         applied_at_ms: fault.applied_at_ms.map(|at_ms| at_ms.saturating_sub(started_ms)),
         healed_at_ms: fault.healed_at_ms.map(|at_ms| at_ms.saturating_sub(started_ms)),
         links: fault.links(),
+        nodes: fault.held.as_ref().map(|held| held.nodes.clone()).unwrap_or_default(),
         dropped: fault.dropped(),
         proven: fault.was_proven,
         evidence: fault.proof_text(),

@@ -21,7 +21,7 @@ use netsplit_backend::{Backend, NodeArtifacts, NodeFile, NodeState, NodeStatus};
 use netsplit_chains::{Chain, ChainClient, Connector};
 use netsplit_observe::{NodeView, Observer, ObserverConfig, ProcessState, Watch};
 use netsplit_plan::{TestnetPlan, experiment::Observed};
-use netsplit_spec::Testnet as Spec;
+use netsplit_spec::{Testnet as Spec, ValidExperiment, ValidFaultKind};
 use tokio::{
     sync::{Mutex, MutexGuard, RwLock},
     task::JoinSet,
@@ -73,7 +73,7 @@ pub struct Session {
     pub faults: Arc<FaultTable>,
     pub load: LoadSlot,
     clients: Vec<Arc<dyn ChainClient>>,
-    observer: OnceLock<Observer>,
+    observer: OnceLock<Arc<Observer>>,
     /// Held by the experiment that runs; its name is in the state.
     turn: Mutex<()>,
     state: RwLock<State>,
@@ -130,12 +130,10 @@ impl Session {
         let followed =
             self.clients.iter().map(|client| (client.node().to_owned(), Arc::clone(client))).collect();
         let config = ObserverConfig { from_height, ..ObserverConfig::default() };
-        self.observer
-            .set(Observer::start_with(config, followed))
-            .ok()
-            .context("a session begins to follow once")?;
+        let observer = Arc::new(Observer::start_with(config, followed));
+        self.observer.set(Arc::clone(&observer)).ok().context("a session begins to follow once")?;
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        tasks.spawn(Arc::clone(&self.faults).keep());
+        tasks.spawn(Arc::clone(&self.faults).keep(observer));
         Ok(())
     }
 
@@ -196,9 +194,17 @@ impl Session {
         Ok(())
     }
 
+    /// Why the place that the testnet runs on cannot do what an experiment asks, if so; a sentence.
+    pub fn cannot_do(&self, experiment: &ValidExperiment) -> Option<String> {
+        let of_nodes =
+            |fault: &&netsplit_spec::ValidFault| matches!(fault.kind, ValidFaultKind::Nodes { .. });
+        let fault = experiment.faults.iter().find(of_nodes)?;
+        self.backend.refuses_holds().map(|why| format!("fault `{}`: {why}", fault.id))
+    }
+
     /// The nodes as last seen.
     pub fn views(&self) -> Vec<NodeView> {
-        self.observer.get().map(Observer::nodes).unwrap_or_default()
+        self.observer.get().map(|observer| observer.nodes()).unwrap_or_default()
     }
 
     /// Begins to watch the nodes, for an experiment.

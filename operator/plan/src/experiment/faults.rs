@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use netsplit_spec::Links;
+use netsplit_spec::{Links, NodeFault, NodeIndex};
 use serde::{Deserialize, Serialize};
 
 use super::Action;
-use super::limits::{EARLY_MS, PROOF_MS, REPEAT_MS};
+use super::limits::{EARLY_MS, ORDERLY_MS, PROOF_MS, REPEAT_MS};
 use super::log::{Log, seconds};
 use super::observed::{FaultObserved, Observed};
 use super::verdict::TimelineKind;
-use crate::fault::{CutRect, FaultPlan};
+use crate::fault::{CutRect, FaultPlan, HeldNodes};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FaultState {
@@ -39,6 +39,8 @@ pub struct FaultStands<'a> {
     pub rects: &'a [CutRect],
     /// What its links are changed to; none: they are cut.
     pub links: Option<Links>,
+    /// What is done to nodes; then it has no `rects`.
+    pub held: Option<&'a HeldNodes>,
     pub lasts_ms: u64,
     /// When its last rule was in place, if that was seen.
     pub applied_at_ms: Option<u64>,
@@ -56,6 +58,7 @@ impl FaultState {
             id: &self.plan.id,
             rects: &self.plan.rects,
             links: self.plan.links,
+            held: self.plan.held.as_ref(),
             lasts_ms: self.plan.lasts_ms,
             applied_at_ms: self.applied_at_ms,
             proven: self.proven_at_ms.is_some(),
@@ -80,12 +83,30 @@ impl FaultState {
         }
     }
 
-    /// How long it may be without proof: probes take as long as the links that they measure.
+    /// How long it may be without proof: probes take as long as the links that they measure, and an orderly end its time.
     fn proof_ms(&self) -> u64 {
         let longest = self.plan.links.map_or(Duration::ZERO, |links| {
             links.latency.unwrap_or_default() + links.jitter.unwrap_or_default()
         });
-        PROOF_MS + longest.as_millis() as u64
+        let is_orderly = self.plan.held.as_ref().is_some_and(|held| held.what == NodeFault::Restart);
+        PROOF_MS + longest.as_millis() as u64 + if is_orderly { ORDERLY_MS } else { 0 }
+    }
+
+    /// It is done to this node, or was and the node is not known to run again: what the node does is not its own doing.
+    pub fn holds(&self, node: NodeIndex) -> bool {
+        self.asked_at_ms.is_some()
+            && self.open_at_ms.is_none()
+            && self.plan.held.as_ref().is_some_and(|held| held.nodes.contains(&node))
+    }
+
+    /// It ends this node's process, or has and the node is not known to run again.
+    pub fn ends(&self, node: NodeIndex) -> bool {
+        self.holds(node) && self.plan.held.as_ref().is_some_and(|held| held.what != NodeFault::Pause)
+    }
+
+    /// What it is done to, for sentences.
+    fn whose(&self) -> &'static str {
+        if self.plan.held.is_some() { "nodes" } else { "links" }
     }
 
     fn id(&self) -> &str {
@@ -101,6 +122,16 @@ impl FaultState {
         self.asked_at_ms.is_some() && self.healed_at_ms.is_none()
     }
 
+    /// It is done to each of all the nodes.
+    pub fn holds_all(&self, nodes: usize) -> bool {
+        self.plan.held.as_ref().is_some_and(|held| held.nodes.len() == nodes)
+    }
+
+    /// It is done to this node now, as far as is known.
+    pub fn has(&self, node: NodeIndex) -> bool {
+        self.is_out() && self.plan.held.as_ref().is_some_and(|held| held.nodes.contains(&node))
+    }
+
     pub fn is_active(&self) -> bool {
         self.asked_at_ms.is_some() && self.heal_asked_at_ms.is_none()
     }
@@ -111,7 +142,9 @@ impl FaultState {
     }
 
     /// Takes in what the links report; why the run proves nothing, if it comes to that.
-    pub fn see(&mut self, log: &mut Log<'_>, observed: &Observed) -> Option<String> {
+    ///
+    /// `up`: by node, whether the backend's own list has it running; `None` for one that another fault holds.
+    pub fn see(&mut self, log: &mut Log<'_>, observed: &Observed, up: &[Option<bool>]) -> Option<String> {
         let asked_at_ms = self.asked_at_ms?;
         let nothing = FaultObserved::default();
         // What was applied before it was asked for is left from an earlier run and proves nothing about this one.
@@ -152,7 +185,7 @@ impl FaultState {
             self.heal(at_ms.min(now_ms));
         }
         if self.heal_asked_at_ms.is_some() {
-            return self.see_heal(log, seen);
+            return self.see_heal(log, seen, up);
         }
         let Some(applied_at_ms) = self.applied_at_ms else {
             let late = now_ms.saturating_sub(asked_at_ms) > self.proof_ms();
@@ -174,10 +207,13 @@ impl FaultState {
                     format!(
                         "{} proven after {after}: {}",
                         self.id(),
-                        if self.plan.links.is_some() {
-                            "its links measured as asked"
-                        } else {
-                            "drops counted, nothing crosses, control probes pass"
+                        match (&self.plan.held, self.plan.links) {
+                            (Some(held), _) if held.what == NodeFault::Pause => {
+                                "processes stopped, and nobody answers"
+                            }
+                            (Some(_), _) => "processes gone, streams of blocks broken off",
+                            (None, Some(_)) => "its links measured as asked",
+                            (None, None) => "drops counted, nothing crosses, control probes pass",
                         }
                     ),
                 );
@@ -196,14 +232,17 @@ impl FaultState {
         let anew = || match (self.applied_at_ms, seen.applied_at_ms) {
             (Some(first_ms), Some(again_ms)) if again_ms > first_ms => {
                 let after = seconds(again_ms - first_ms);
-                Some(format!("it was applied anew after {after}, so its links were open in between"))
+                Some(format!(
+                    "it was applied anew after {after}, so its {} were free in between",
+                    self.whose()
+                ))
             }
             _ => None,
         };
         seen.violations.first().cloned().or_else(anew)
     }
 
-    fn see_heal(&mut self, log: &mut Log<'_>, seen: &FaultObserved) -> Option<String> {
+    fn see_heal(&mut self, log: &mut Log<'_>, seen: &FaultObserved, up: &[Option<bool>]) -> Option<String> {
         let asked_at_ms = self.heal_asked_at_ms?;
         let now_ms = log.now_ms;
         if self.healed_at_ms.is_none()
@@ -223,12 +262,16 @@ impl FaultState {
             });
         };
         if self.open_at_ms.is_none() {
-            if seen.confirmed_open {
+            let is_down = |node: &NodeIndex| up.get(*node).copied().flatten() == Some(false);
+            let some_down = self.plan.held.as_ref().is_some_and(|held| held.nodes.iter().any(is_down));
+            if seen.confirmed_open && !some_down {
                 self.open_at_ms = Some(now_ms);
             } else if now_ms.saturating_sub(healed_at_ms) > self.proof_ms() {
                 return Some(format!(
-                    "fault `{}` was healed, but its links were not seen open within {}",
+                    "fault `{}` was healed, but its {} were not seen {} within {}",
                     self.id(),
+                    self.whose(),
+                    if self.plan.held.is_some() { "running" } else { "open" },
                     seconds(self.proof_ms())
                 ));
             }
@@ -275,6 +318,7 @@ impl FaultState {
                 id: self.plan.id.clone(),
                 rects: self.plan.rects.clone(),
                 links: self.plan.links,
+                held: self.plan.held.clone(),
                 lasts_ms: self.plan.lasts_ms,
             })
         };

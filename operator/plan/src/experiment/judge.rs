@@ -1,6 +1,6 @@
 //! Each expectation, judged on what was seen.
 
-use netsplit_spec::{ValidExpectation, units::format_duration};
+use netsplit_spec::{NodeIndex, ValidExpectation, units::format_duration};
 use serde::{Deserialize, Serialize};
 
 use super::agreement::Agreement;
@@ -36,6 +36,12 @@ enum Rule {
         target: Option<u64>,
         /// By node: when it first went above the target.
         back_ms: Vec<Option<u64>>,
+        /// Nodes that other faults held when this one was healed: nothing is expected of them. `None` before.
+        #[serde(default)]
+        excused: Option<Vec<NodeIndex>>,
+        /// A node that another fault took down later, before it was back.
+        #[serde(default)]
+        taken: Option<NodeIndex>,
     },
     Progress {
         within_ms: u64,
@@ -56,6 +62,12 @@ pub(crate) struct View<'a> {
     pub zero_ms: u64,
     /// Nothing more will be watched: judge now.
     pub at_end: bool,
+}
+
+impl View<'_> {
+    fn is_held(&self, node: NodeIndex) -> bool {
+        self.faults.iter().any(|fault| fault.holds(node))
+    }
 }
 
 /// A judgement without its expectation's text.
@@ -100,6 +112,8 @@ impl Judge {
                     fault: *fault,
                     target: None,
                     back_ms: vec![None; nodes],
+                    excused: None,
+                    taken: None,
                 },
             ),
             ValidExpectation::Progress { within } => (
@@ -133,6 +147,7 @@ impl Judge {
 
     /// Blocks of a node that are above all it had before.
     pub fn see(&mut self, fresh: &[Fresh], faults: &[FaultState]) {
+        self.see_held(faults);
         for block in fresh {
             match &mut self.rule {
                 Rule::Stall { within_ms, fault, offence, last_ms } => {
@@ -163,6 +178,23 @@ impl Judge {
         }
     }
 
+    /// Of whom a recovery can be expected.
+    fn see_held(&mut self, faults: &[FaultState]) {
+        let Rule::Recover { fault, target: Some(_), back_ms, excused, taken, .. } = &mut self.rule else {
+            return;
+        };
+        let by_another =
+            |node: &NodeIndex| faults.iter().enumerate().any(|(n, other)| n != *fault && other.holds(*node));
+        let held = (0..back_ms.len()).filter(by_another);
+        match excused {
+            None => *excused = Some(held.collect()),
+            Some(excused) => {
+                let is_lost = |node: &NodeIndex| back_ms[*node].is_none() && !excused.contains(node);
+                *taken = taken.or_else(|| held.into_iter().find(is_lost));
+            }
+        }
+    }
+
     /// The chain's highest final height rose, `pause_ms` after it did the last time.
     pub fn advanced(&mut self, pause_ms: u64, at_ms: u64) {
         if let Rule::Progress { longest, .. } = &mut self.rule
@@ -181,8 +213,14 @@ impl Judge {
             Rule::Stall { fault, offence, last_ms, .. } => {
                 stall(view, &view.faults[*fault], *offence, *last_ms)
             }
-            Rule::Recover { within_ms, fault, back_ms, .. } => {
-                recover(view, *within_ms, &view.faults[*fault], back_ms)
+            Rule::Recover { within_ms, fault, back_ms, excused, taken, .. } => {
+                let excused = excused.as_deref().unwrap_or_default();
+                recover(
+                    view,
+                    *within_ms,
+                    &view.faults[*fault],
+                    &Back { by_node: back_ms, excused, taken: *taken },
+                )
             }
             Rule::Progress { within_ms, longest } => progress(view, *within_ms, *longest),
             Rule::Agreement => agreement(view),
@@ -225,10 +263,14 @@ fn stall(
         return None;
     }
     // Silence proves a stall only on nodes that could have spoken, and only if the fault is its one cause.
-    if let Some(node) = view.nodes.exited_since(view.zero_ms) {
+    if fault.holds_all(view.nodes.list.len()) {
+        return Some(Ruling::invalid("the fault held every node, so that the silence says nothing"));
+    }
+    let held = |node| view.is_held(node);
+    if let Some(node) = view.nodes.exited_since(view.zero_ms, held) {
         return Some(Ruling::invalid(format!("{} exited, so that the silence may be its doing", node.name)));
     }
-    if let Some(node) = view.nodes.unwatched() {
+    if let Some(node) = view.nodes.unwatched(held) {
         let given_up = view.now_ms >= heal_ms.saturating_add(UNWATCHED_MS) || view.at_end;
         return given_up.then(|| Ruling::invalid(format!("{} could not be watched", node.name)));
     }
@@ -242,26 +284,40 @@ fn stall(
     Some(Ruling::passed(detail, Some(stopped_ms)))
 }
 
-fn recover(view: &View<'_>, within_ms: u64, fault: &FaultState, back_ms: &[Option<u64>]) -> Option<Ruling> {
+/// When nodes were back.
+struct Back<'a> {
+    by_node: &'a [Option<u64>],
+    excused: &'a [NodeIndex],
+    taken: Option<NodeIndex>,
+}
+
+impl Back<'_> {
+    /// Those of whom it is expected.
+    fn wanted(&self) -> impl Iterator<Item = (NodeIndex, Option<u64>)> {
+        self.by_node.iter().copied().enumerate().filter(|(node, _)| !self.excused.contains(node))
+    }
+}
+
+fn recover(view: &View<'_>, within_ms: u64, fault: &FaultState, back: &Back<'_>) -> Option<Ruling> {
     let healed_ms = fault.healed_at_ms?;
     let deadline_ms = healed_ms.saturating_add(within_ms);
-    let in_time = |at: &Option<u64>| at.is_some_and(|at| at <= deadline_ms);
-    if back_ms.iter().all(in_time) {
+    if back.wanted().next().is_none() {
+        return Some(Ruling::invalid("other faults held every node, so that none could recover"));
+    }
+    if back.wanted().all(|(_, at)| at.is_some_and(|at| at <= deadline_ms)) {
         // Counted as met only once the links are known to be open: else it is not the heal that is judged.
         fault.open_at_ms?;
-        let slowest_ms = back_ms.iter().flatten().max().map_or(0, |at| at.saturating_sub(healed_ms));
+        let slowest_ms =
+            back.wanted().filter_map(|(_, at)| at).max().map_or(0, |at| at.saturating_sub(healed_ms));
+        let who = if back.excused.is_empty() { "every node" } else { "every node that no other fault held" };
         return Some(Ruling::passed(
-            format!("every node had a new final block {} after the heal", seconds(slowest_ms)),
+            format!("{who} had a new final block {} after the heal", seconds(slowest_ms)),
             Some(slowest_ms),
         ));
     }
     let window = (healed_ms, deadline_ms);
-    if let Some((node, at_ms)) = back_ms
-        .iter()
-        .enumerate()
-        .filter_map(|(node, at)| at.filter(|at| *at > deadline_ms).map(|at| (node, at)))
-        .max_by_key(|(_, at)| *at)
-    {
+    let late = back.wanted().filter_map(|(node, at)| at.filter(|at| *at > deadline_ms).map(|at| (node, at)));
+    if let Some((node, at_ms)) = late.max_by_key(|(_, at)| *at) {
         let after_ms = at_ms.saturating_sub(healed_ms);
         let detail = format!(
             "{} had a new final block only {} after the heal",
@@ -270,10 +326,14 @@ fn recover(view: &View<'_>, within_ms: u64, fault: &FaultState, back_ms: &[Optio
         );
         return Some(Ruling::missed(view, window, detail, Some(after_ms)));
     }
+    if let Some(node) = back.taken {
+        let node = view.nodes.name(node);
+        return Some(Ruling::invalid(format!("another fault took {node} down before it was back")));
+    }
     if view.now_ms < deadline_ms.saturating_add(REPORT_GRACE_MS) {
         return None;
     }
-    let missing: Vec<usize> = (0..back_ms.len()).filter(|node| back_ms[*node].is_none()).collect();
+    let missing: Vec<usize> = back.wanted().filter(|(_, at)| at.is_none()).map(|(node, _)| node).collect();
     let states = || missing.iter().map(|node| &view.nodes.list[*node]);
     if states().all(|node| node.up && !node.following) {
         let names: Vec<&str> = states().map(|node| node.name.as_str()).collect();
@@ -301,7 +361,7 @@ fn progress(view: &View<'_>, within_ms: u64, longest: (u64, u64)) -> Option<Ruli
     let last_ms = view.nodes.advanced_at_ms.unwrap_or(view.zero_ms).max(view.zero_ms);
     let silent_ms = view.now_ms.saturating_sub(last_ms);
     if silent_ms > within_ms.saturating_add(REPORT_GRACE_MS) {
-        if let Some(node) = view.nodes.list.iter().find(|node| node.up && !node.following) {
+        if let Some(node) = view.nodes.unheard(|node| view.is_held(node)) {
             let given_up = silent_ms > within_ms.saturating_add(UNWATCHED_MS) || view.at_end;
             return given_up.then(|| Ruling::invalid(format!("{} could not be watched", node.name)));
         }
@@ -353,8 +413,14 @@ mod tests {
     /// A node that was cut off from a chain that went on must catch up before it counts as recovered.
     #[test]
     fn only_heights_above_all_before_the_heal_count_as_recovery() {
-        let plan =
-            FaultPlan { id: "f".to_owned(), at_ms: 0, lasts_ms: 1_000, rects: Vec::new(), links: None };
+        let plan = FaultPlan {
+            id: "f".to_owned(),
+            at_ms: 0,
+            lasts_ms: 1_000,
+            rects: Vec::new(),
+            links: None,
+            held: None,
+        };
         let mut fault = FaultState::new(plan);
         fault.asked_at_ms = Some(1_000);
         fault.applied_at_ms = Some(1_000);

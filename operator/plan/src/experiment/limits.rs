@@ -2,6 +2,8 @@
 
 /// A fault that is not applied, not proven or not healed for so long makes the run Invalid.
 pub const PROOF_MS: u64 = 5_000;
+/// So much longer, if it ends nodes in order: they have this time to end.
+pub const ORDERLY_MS: u64 = 5_000;
 /// A fault may end so much before its time: the caller keeps time too. Sooner is Invalid.
 pub const EARLY_MS: u64 = 500;
 /// All nodes must run and be followed so soon after the start.

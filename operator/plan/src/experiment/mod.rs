@@ -6,6 +6,7 @@
 //! - A fault that was not applied, not proven or not healed within [`limits::PROOF_MS`], that was violated or ended
 //!   from outside is Invalid, at once; so is a chain that made no progress before the first fault.
 //! - An expectation missed while the host was overloaded ([`limits`]) is Invalid, otherwise Failed.
+//! - A node that a fault takes down is not expected to do anything until the fault is healed and it runs again.
 //! - A node that exits on its own is always noted. It makes `stall` undecidable (Invalid): the silence may be its
 //!   doing. For `recover` it counts as a node that did not come back (Failed).
 //! - A node whose block stream is away is not judged by its silence (Invalid).
@@ -37,7 +38,7 @@ pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, Ti
 use netsplit_spec::{Links, Pick, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
-use crate::fault::{CutRect, FaultPlan, compile};
+use crate::fault::{CutRect, FaultPlan, HeldNodes, compile};
 use agreement::Agreement;
 use faults::FaultState;
 use judge::{Judge, View};
@@ -90,10 +91,17 @@ struct Ending {
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// Cut these links, or change them if `links` says how, under a lease that is renewed until `HealFault`, which comes
-    /// `lasts_ms` after [`FaultObserved::applied_at_ms`]. Repeated until that is set.
-    ApplyFault { id: String, rects: Vec<CutRect>, links: Option<Links>, lasts_ms: u64 },
-    /// Open them. Repeated until [`FaultObserved::healed_at_ms`] is set. May come for a fault that was never applied.
+    /// Cut these links, or change them if `links` says how, or do to the nodes what `held` says, under a lease that is
+    /// renewed until `HealFault`, which comes `lasts_ms` after [`FaultObserved::applied_at_ms`]. Repeated until that is
+    /// set.
+    ApplyFault {
+        id: String,
+        rects: Vec<CutRect>,
+        links: Option<Links>,
+        held: Option<HeldNodes>,
+        lasts_ms: u64,
+    },
+    /// Undo it. Repeated until [`FaultObserved::healed_at_ms`] is set. May come for a fault that was never applied.
     HealFault { id: String },
     /// Something for the reader; also in [`State::timeline`].
     Note(TimelineEvent),
@@ -213,15 +221,19 @@ impl State {
             log.note(TimelineKind::HostOverloaded, format!("host overloaded: {text}"));
         }
         let mut invalid = Vec::new();
+        // As of before this step: in the step that shows a node back, its restart is still the fault's.
+        let ended = |node| self.faults.iter().any(|fault| fault.ends(node));
+        let ended: Vec<bool> = (0..self.nodes.list.len()).map(ended).collect();
+        let up = self.seen_up(observed);
         for (n, fault) in self.faults.iter_mut().enumerate() {
             let healing = fault.heal_asked_at_ms.is_some();
-            invalid.extend(fault.see(log, observed));
+            invalid.extend(fault.see(log, observed, &up));
             if !healing && fault.heal_asked_at_ms.is_some() {
                 self.expect.iter_mut().for_each(|judge| judge.heal_asked(n, self.nodes.height));
             }
         }
         invalid.extend(self.see_links(log.now_ms, observed));
-        let fresh = self.nodes.see(log, observed, &mut self.agreement);
+        let fresh = self.nodes.see(log, observed, &ended, &mut self.agreement);
         for judge in &mut self.expect {
             judge.see(&fresh, &self.faults);
         }
@@ -237,6 +249,15 @@ impl State {
             fault.act(log);
         }
         self.finish(log)
+    }
+
+    /// By node, whether it runs; `None` for one that a fault is done to.
+    fn seen_up(&self, observed: &Observed) -> Vec<Option<bool>> {
+        let runs = |name: &str| observed.nodes.iter().any(|seen| seen.name == name && seen.up);
+        let nodes = self.nodes.list.iter().enumerate();
+        nodes
+            .map(|(n, node)| (!self.faults.iter().any(|fault| fault.has(n))).then(|| runs(&node.name)))
+            .collect()
     }
 
     /// Why the run proves nothing, if a link is not what the testnet asks for, and stays so.
@@ -302,7 +323,7 @@ impl State {
         if self.is_plain() {
             self.zero_ms = Some(now_ms);
             self.enter(log, Phase::Running, "a plain fault, nothing is expected");
-        } else if let Some(node) = self.nodes.unwatched() {
+        } else if let Some(node) = self.nodes.unwatched(|_| false) {
             if now_ms.saturating_sub(self.started_ms) > PENDING_MS {
                 let what = if node.up { "answered" } else { "ran" };
                 let why = format!("{} never {what} within {}", node.name, seconds(PENDING_MS));

@@ -47,12 +47,19 @@ impl Nodes {
         Self { list, height: 0, advanced_at_ms: None }
     }
 
-    pub fn see(&mut self, log: &mut Log<'_>, observed: &Observed, agreement: &mut Agreement) -> Vec<Fresh> {
+    /// `ended`: by node, whether a fault ends it, so that its exit is not its own.
+    pub fn see(
+        &mut self,
+        log: &mut Log<'_>,
+        observed: &Observed,
+        ended: &[bool],
+        agreement: &mut Agreement,
+    ) -> Vec<Fresh> {
         let gone = NodeObserved::default();
         let mut fresh = Vec::new();
         for (index, node) in self.list.iter_mut().enumerate() {
             let seen = observed.nodes.iter().find(|seen| seen.name == node.name).unwrap_or(&gone);
-            node.see(log, seen);
+            node.see(log, seen, ended.get(index).copied().unwrap_or_default());
             let mut skipped = 0;
             for block in &seen.new_blocks {
                 agreement.see(index, node.height, block);
@@ -72,26 +79,40 @@ impl Nodes {
         fresh
     }
 
-    /// The first node of whose silence nothing can be concluded: its stream is away, or it does not run.
-    pub fn unwatched(&self) -> Option<&NodeState> {
-        self.list.iter().find(|node| !node.up || !node.following)
+    /// The first node of whose silence nothing can be concluded: its stream is away, or it does not run. Not one that is
+    /// `held`: it cannot speak.
+    pub fn unwatched(&self, held: impl Fn(usize) -> bool) -> Option<&NodeState> {
+        self.free(held).find(|node| !node.up || !node.following)
+    }
+
+    fn free(&self, held: impl Fn(usize) -> bool) -> impl Iterator<Item = &NodeState> {
+        self.list.iter().enumerate().filter(move |(index, _)| !held(*index)).map(|(_, node)| node)
+    }
+
+    /// The first node that runs and whose stream is away.
+    pub fn unheard(&self, held: impl Fn(usize) -> bool) -> Option<&NodeState> {
+        self.free(held).find(|node| node.up && !node.following)
     }
 
     pub fn name(&self, index: usize) -> &str {
         &self.list[index].name
     }
 
-    /// The first node that is not running, or that exited since.
-    pub fn exited_since(&self, from_ms: u64) -> Option<&NodeState> {
-        self.list.iter().find(|node| !node.up || node.exited_at_ms.is_some_and(|at| at >= from_ms))
+    /// The first node that is not running, or that exited since, though no fault asked for it.
+    pub fn exited_since(&self, from_ms: u64, held: impl Fn(usize) -> bool) -> Option<&NodeState> {
+        let exited = |node: &&NodeState| node.exited_at_ms.is_some_and(|at| at >= from_ms);
+        self.free(held).find(|node| !node.up).or_else(|| self.list.iter().find(exited))
     }
 }
 
 impl NodeState {
-    fn see(&mut self, log: &mut Log<'_>, seen: &NodeObserved) {
+    fn see(&mut self, log: &mut Log<'_>, seen: &NodeObserved, is_ended: bool) {
         let now_ms = log.now_ms;
         let restarted = seen.up && self.restarts.is_some_and(|before| seen.restarts > before);
-        if self.was_up && (restarted || (self.up && !seen.up)) {
+        let went = self.up && !seen.up;
+        if self.was_up && is_ended && went {
+            log.note(TimelineKind::NodeDown, format!("{} is down, as a fault asks", self.name));
+        } else if self.was_up && !is_ended && (restarted || went) {
             self.exited_at_ms = Some(now_ms);
             let how = if restarted { "exited and was started again" } else { "exited" };
             log.note(TimelineKind::NodeDown, format!("{} {how}, though no fault asked for it", self.name));
@@ -127,7 +148,7 @@ mod tests {
             let node =
                 NodeObserved { name: "a-0".to_owned(), new_blocks, lost_blocks, ..NodeObserved::default() };
             let observed = Observed { nodes: vec![node], ..Observed::default() };
-            let fresh = nodes.see(&mut log, &observed, &mut agreement).len();
+            let fresh = nodes.see(&mut log, &observed, &[], &mut agreement).len();
             (fresh, agreement.uncompared())
         };
         assert_eq!(tell(&[41, 42], 0), (2, 0), "the first height may be any");

@@ -1,10 +1,10 @@
 //! A chain, its links and a caller of the state machine, all on a simulated clock.
 
-use netsplit_plan::CutRect;
 use netsplit_plan::experiment::{
     Action, FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed, Phase, State, Verdict, resume,
     start, step,
 };
+use netsplit_plan::{CutRect, HeldNodes, NodeFault, NodeIndex};
 use netsplit_spec::{Document, ValidExperiment, parse, validate};
 
 pub const EPOCH: u64 = 1_700_000_000_000;
@@ -25,7 +25,7 @@ pub struct World {
     pub in_flight: u64,
     /// How long after a heal the first block comes; `None`: never.
     pub recovers_after: Option<u64>,
-    /// A node that does not come back after a heal.
+    /// A node that does not come back after a heal, though it runs.
     pub lost_node: Option<usize>,
     /// From this height on, the last node has other blocks.
     pub forks_at: Option<u64>,
@@ -67,8 +67,23 @@ pub struct Now {
 
 struct Active {
     id: String,
+    held: Option<HeldNodes>,
     applied: Option<u64>,
     healed: Option<u64>,
+}
+
+impl Active {
+    fn is_on(&self, now: u64) -> bool {
+        self.applied.is_some_and(|at| at <= now) && self.healed.is_none_or(|at| at > now)
+    }
+
+    fn holds(&self, node: NodeIndex) -> bool {
+        self.held.as_ref().is_some_and(|held| held.nodes.contains(&node))
+    }
+
+    fn ends(&self, node: NodeIndex) -> bool {
+        self.holds(node) && self.held.as_ref().is_some_and(|held| held.what != NodeFault::Pause)
+    }
 }
 
 #[derive(Default)]
@@ -198,7 +213,7 @@ impl World {
             }
             for action in actions {
                 match action {
-                    Action::ApplyFault { id, rects, .. } => self.apply(now, &id, rects),
+                    Action::ApplyFault { id, rects, held, .. } => self.apply(now, &id, rects, held),
                     Action::HealFault { id } => self.heal(now, &id),
                     Action::Note(_) => {}
                     Action::Finish(verdict) => {
@@ -210,11 +225,11 @@ impl World {
         panic!("no verdict: {:#?}", state.timeline());
     }
 
-    fn apply(&mut self, now: u64, id: &str, rects: Vec<CutRect>) {
+    fn apply(&mut self, now: u64, id: &str, rects: Vec<CutRect>, held: Option<HeldNodes>) {
         self.applied.push((now, id.to_owned(), rects));
         if !self.now.faults.iter().any(|fault| fault.id == id) {
             let applied = self.applies.then_some(now + 5);
-            self.now.faults.push(Active { id: id.to_owned(), applied, healed: None });
+            self.now.faults.push(Active { id: id.to_owned(), held, applied, healed: None });
         }
     }
 
@@ -227,7 +242,10 @@ impl World {
             Some(fault) => {
                 fault.healed.get_or_insert(now + 5);
             }
-            None => self.now.faults.push(Active { id: id.to_owned(), applied: None, healed: Some(now) }),
+            None => {
+                let (id, held) = (id.to_owned(), None);
+                self.now.faults.push(Active { id, held, applied: None, healed: Some(now) });
+            }
         }
     }
 
@@ -247,7 +265,9 @@ impl World {
                 fault.healed.get_or_insert(at);
             }
         }
-        let stalled = self.now.faults.iter().any(|fault| {
+        let held = |node| self.now.faults.iter().any(|fault| fault.is_on(now) && fault.holds(node));
+        let no_quorum = (0..4).filter(|node| held(*node)).count() > 1;
+        let stalled = self.now.faults.iter().filter(|fault| fault.held.is_none()).any(|fault| {
             let Some(applied) = fault.applied else { return false };
             let until = match (fault.healed, self.recovers_after) {
                 (None, _) | (_, None) => u64::MAX,
@@ -255,14 +275,19 @@ impl World {
             };
             now > applied + self.in_flight && now < until
         });
-        if (self.dead)(now) || (stalled && !self.ignores_cuts) || now < self.now.last_block + BLOCK {
+        if (self.dead)(now)
+            || no_quorum
+            || (stalled && !self.ignores_cuts)
+            || now < self.now.last_block + BLOCK
+        {
             return;
         }
         self.now.last_block = now;
         self.now.height += 1;
         let healed = self.now.faults.iter().any(|fault| fault.healed.is_some());
         for index in 0..NODES {
-            if !(self.up)(index, now) || (healed && self.lost_node == Some(index)) {
+            if !(self.up)(index, now) || self.is_held(index, now) || (healed && self.lost_node == Some(index))
+            {
                 continue;
             }
             let node = &mut self.now.nodes[index];
@@ -276,10 +301,17 @@ impl World {
         }
     }
 
+    fn is_held(&self, node: NodeIndex, now: u64) -> bool {
+        self.now.faults.iter().any(|fault| fault.is_on(now) && fault.holds(node))
+    }
+
     fn observe(&mut self, now: u64) -> Observed {
         let nodes = (0..NODES)
             .map(|index| {
-                let (up, following) = ((self.up)(index, now), (self.following)(index, now));
+                let ends = || self.now.faults.iter().filter(|fault| fault.ends(index));
+                let up = (self.up)(index, now) && !ends().any(|fault| fault.is_on(now));
+                let following = (self.following)(index, now) && !self.is_held(index, now);
+                let restarts = ends().filter(|fault| fault.healed.is_some_and(|at| at <= now)).count() as u32;
                 let node = &mut self.now.nodes[index];
                 let new_blocks = if up && following { std::mem::take(&mut node.pending) } else { Vec::new() };
                 NodeObserved {
@@ -289,7 +321,7 @@ impl World {
                         format!("full-{}", index - 4)
                     },
                     up,
-                    restarts: 0,
+                    restarts,
                     following: up && following,
                     final_height: node.height,
                     new_blocks,

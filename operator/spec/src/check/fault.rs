@@ -23,6 +23,11 @@ pub(crate) fn check(
         }
         FaultKind::Cut { cut } => cut_of(report, &format!("{path}.cut"), cut, cast),
         FaultKind::Link { link } => link_of(report, &format!("{path}.link"), link, cast),
+        FaultKind::Kill { .. } | FaultKind::Pause { .. } | FaultKind::Restart { .. } => {
+            let (what, selectors) = kind.of_nodes()?;
+            let nodes = selected(report, &format!("{path}.{}", what.as_str()), selectors, cast)?;
+            Some(ValidFaultKind::Nodes { what, nodes })
+        }
     }
 }
 

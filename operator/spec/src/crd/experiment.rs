@@ -69,8 +69,13 @@ pub struct ExperimentSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.partition), has(self.cut), has(self.link)].filter(given, given).size() == 1",
-        "message": "a fault has one of `partition`, `cut` and `link`",
+        "rule": "[has(self.partition), has(self.cut), has(self.link), has(self.kill), has(self.pause), has(self.restart)].exists_one(x, x)",
+        "message": "a fault has one of `partition`, `cut`, `link`, `kill`, `pause` and `restart`",
+    },
+    {
+        "rule": "!has(self.kill) && !has(self.pause) && !has(self.restart)",
+        "message": "nodes can be killed, paused and restarted on one machine, not on Kubernetes yet: the kubelet starts a \
+                    container again at once, and nothing in a pod may stop one",
     },
     {
         "rule": "!has(self.rest) || has(self.partition)",
@@ -104,6 +109,18 @@ pub struct FaultSpec {
     /// The same links, changed instead of cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkSpec>,
+    /// Nodes or groups that are ended as by a crash, and started again at the end. On one machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::selectors")]
+    pub kill: Option<Vec<String>>,
+    /// Nodes or groups that are stopped where they are, and go on at the end. On one machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::selectors")]
+    pub pause: Option<Vec<String>>,
+    /// Nodes or groups that are ended in order, and started again at the end. On one machine only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::selectors")]
+    pub restart: Option<Vec<String>>,
 }
 
 /// Links from one set of nodes to another, both ways unless `oneWay`.

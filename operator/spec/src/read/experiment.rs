@@ -134,7 +134,7 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
 
 fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     let mut draft = FaultDraft { name: None, at: None, lasts: None, kind: None };
-    let known = ["name", "at", "for", "partition", "rest", "cut", "link"];
+    let known = ["name", "at", "for", "partition", "rest", "cut", "link", "kill", "pause", "restart"];
     let Some(fault) = fields(report, node, path, &known) else {
         return draft;
     };
@@ -142,7 +142,8 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     draft.at = fault.need(report, "at", "at: 5s").and_then(|node| duration(report, node, &fault.path("at")));
     draft.lasts =
         fault.need(report, "for", "for: 15s").and_then(|node| duration(report, node, &fault.path("for")));
-    let kinds = ["partition", "cut", "link"].map(|kind| fault.get(kind).map(|node| (kind, node)));
+    let kinds = ["partition", "cut", "link", "kill", "pause", "restart"];
+    let kinds = kinds.map(|kind| fault.get(kind).map(|node| (kind, node)));
     let given: Vec<(&str, &Node)> = kinds.into_iter().flatten().collect();
     if fault.get("rest").is_some() && fault.get("partition").is_none() && !given.is_empty() {
         report.problem(&fault.path("rest"), "only a `partition` has a `rest`: remove it");
@@ -150,6 +151,13 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     draft.kind = match given[..] {
         [("partition", node)] => read_partition(report, &fault, node),
         [("cut", node)] => read_cut(report, node, &fault.path("cut")).map(|cut| FaultKind::Cut { cut }),
+        [("kill", node)] => selectors(report, node, &fault.path("kill")).map(|kill| FaultKind::Kill { kill }),
+        [("pause", node)] => {
+            selectors(report, node, &fault.path("pause")).map(|pause| FaultKind::Pause { pause })
+        }
+        [("restart", node)] => {
+            selectors(report, node, &fault.path("restart")).map(|restart| FaultKind::Restart { restart })
+        }
         [(_, node)] => read_link(report, node, &fault.path("link")).map(|link| FaultKind::Link { link }),
         [(first, _), (second, _), ..] => {
             report.problem(path, format!("has both `{first}` and `{second}`: make two faults of it"));
@@ -158,8 +166,8 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
         [] => {
             report.problem(
                 path,
-                "does nothing: write `partition: [[a, b], [c, d]]`, `cut: {from: [a], to: [b]}` or \
-                 `link: {from: [a], to: [b], latency: 80ms}`",
+                "does nothing: write `partition: [[a, b], [c, d]]`, `cut: {from: [a], to: [b]}`, \
+                 `link: {from: [a], to: [b], latency: 80ms}`, `kill: [a]`, `pause: [a]` or `restart: [a]`",
             );
             None
         }

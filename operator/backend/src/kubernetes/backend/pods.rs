@@ -100,6 +100,7 @@ impl Pods {
                     address: self.address(&name).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
                     restarts: crashed + self.replaced.get(&name).copied().unwrap_or(0),
                     paused: false,
+                    held: None,
                     name: node,
                 }
             })

@@ -44,9 +44,9 @@ impl FaultTable {
     /// What the probes say of links, and so of the faults that change them.
     pub(super) async fn take_measures(&self, entries: &mut Entries, seen: LinksEvidence) {
         let active = changes(&entries.active);
-        let cuts: Vec<LinkFault> = self.book.cuts(
-            entries.active.iter().filter(|fault| fault.change.is_none()).map(|fault| fault.rects.as_slice()),
-        );
+        let cuts: Vec<LinkFault> = self
+            .book
+            .cuts(entries.active.iter().filter(|fault| fault.is_cut()).map(|fault| fault.rects.as_slice()));
         for fault in &mut entries.active {
             let Some(change) = fault.change.clone() else { continue };
             if seen.lease_ended {
@@ -105,8 +105,8 @@ impl FaultTable {
     }
 }
 
-/// Changed links are proven by what is measured of them, not by drops.
-fn evidence(fault: &Fault, state: CutState, proof: Proof) -> CutEvidence {
+/// Changed links and held nodes are proven by what is measured of them, not by drops.
+pub(super) fn evidence(fault: &Fault, state: CutState, proof: Proof) -> CutEvidence {
     CutEvidence {
         id: fault.id.clone(),
         state,

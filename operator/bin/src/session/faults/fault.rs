@@ -1,9 +1,12 @@
 //! One fault and what is known of it.
 
-use std::time::{Duration, Instant};
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use netsplit_backend::{CutEvidence, CutRect, CutState, Proof};
-use netsplit_plan::{LinkFault, experiment::FaultObserved};
+use netsplit_plan::{LinkFault, NodeFault, experiment::FaultObserved};
 use netsplit_spec::Links;
 
 use super::{Shape, unix_ms};
@@ -25,7 +28,9 @@ pub struct Fault {
     pub rects: Vec<CutRect>,
     /// What it changes its links to; none: it cuts them.
     pub(super) change: Option<LinkFault>,
-    /// What was measured of changed links, as one sentence.
+    /// What it does to nodes, instead of to links.
+    pub held: Option<Held>,
+    /// What was measured of changed links or of nodes, as one sentence.
     pub(super) measured: String,
     /// What the emulation had done wrong before it: that says nothing about this fault. None until somebody has looked.
     pub(super) earlier_faults: Option<Vec<String>>,
@@ -48,6 +53,20 @@ pub struct Fault {
     pub(super) recalled_open: bool,
 }
 
+/// Nodes by name, and what is done to them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    pub what: NodeFault,
+    pub nodes: Vec<String>,
+}
+
+impl fmt::Display for Held {
+    /// `kill validator-0, validator-1`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.what.as_str(), self.nodes.join(", "))
+    }
+}
+
 /// A fault that is asked for.
 #[derive(Clone, Debug)]
 pub struct Wanted {
@@ -58,6 +77,8 @@ pub struct Wanted {
     pub rects: Vec<CutRect>,
     /// What the links are changed to; none: they are cut.
     pub links: Option<Links>,
+    /// What is done to nodes; then it has no `rects`.
+    pub held: Option<Held>,
     /// None: until healed.
     pub lasts: Option<Duration>,
 }
@@ -65,7 +86,7 @@ pub struct Wanted {
 impl Fault {
     /// Not applied yet; `change` is what `wanted.links` means.
     pub(super) fn new(wanted: Wanted, change: Option<LinkFault>) -> Self {
-        let Wanted { owner, name, description, shape, rects, links: _, lasts } = wanted;
+        let Wanted { owner, name, description, shape, rects, links: _, held, lasts } = wanted;
         let since_ms = unix_ms();
         Self {
             id: format!("{owner}/{name}"),
@@ -75,6 +96,7 @@ impl Fault {
             shape,
             rects,
             change,
+            held,
             measured: String::new(),
             earlier_faults: None,
             since_ms,
@@ -90,6 +112,15 @@ impl Fault {
         }
     }
 
+    /// It is in force, `late` after it was asked for, and lasts from now on: nodes take their time to end.
+    pub(super) fn begin(&mut self, late: Duration) {
+        self.applied_at_ms = Some(unix_ms());
+        if let Some((at, at_ms)) = &mut self.until {
+            *at += late;
+            *at_ms += late.as_millis() as u64;
+        }
+    }
+
     pub fn links(&self) -> u64 {
         let pairs = |rect: &CutRect| {
             let both = rect.from.iter().filter(|name| rect.to.contains(name)).count();
@@ -101,6 +132,16 @@ impl Fault {
     /// Packets that its rules have dropped.
     pub fn dropped(&self) -> u64 {
         self.evidence.as_ref().map_or(0, |evidence| evidence.drops)
+    }
+
+    /// It is proven by what is measured, and not by what its rules drop.
+    fn is_measured(&self) -> bool {
+        self.change.is_some() || self.held.is_some()
+    }
+
+    /// It cuts its links.
+    pub(super) fn is_cut(&self) -> bool {
+        !self.is_measured()
     }
 
     /// What its links are changed to; none: they are cut.
@@ -148,11 +189,12 @@ impl Fault {
         }
         let Some(evidence) = &self.evidence else { return "no evidence yet".to_owned() };
         if let Some(age) = self.unmeasured() {
-            return format!("not measured for {:.1} s: the link agent does not answer", age.as_secs_f64());
+            let who = if self.held.is_some() { "whoever owns the nodes" } else { "the link agent" };
+            return format!("not measured for {:.1} s: {who} does not answer", age.as_secs_f64());
         }
         match &evidence.proof {
             Proof::Unproven(what) | Proof::Violated(what) => what.clone(),
-            Proof::Proven if self.change.is_some() => self.measured.clone(),
+            Proof::Proven if self.is_measured() => self.measured.clone(),
             Proof::Proven => {
                 let sent: u64 = evidence.pairs.iter().map(|pair| pair.probes_sent).sum();
                 let controls: u64 = evidence.pairs.iter().map(|pair| pair.controls_received).sum();

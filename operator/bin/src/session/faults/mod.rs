@@ -5,6 +5,7 @@
 
 mod evidence;
 mod fault;
+mod nodes;
 mod recall;
 mod shape;
 
@@ -14,8 +15,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
-pub use fault::{Fault, Wanted};
+pub use fault::{Fault, Held, Wanted};
 use netsplit_backend::{Backend, CutRequest, LinksEvidence};
+use netsplit_observe::Observer;
 use netsplit_plan::{LinkFault, experiment::FaultObserved};
 pub use recall::Recalled;
 pub use shape::Shape;
@@ -49,6 +51,8 @@ struct Entries {
     next: u64,
     /// Links are shaped or measured: the backend must be told when none is any more.
     shaped: bool,
+    /// Nodes are held: the backend must be told when none is any more.
+    holding: bool,
     /// As told last.
     links: LinksEvidence,
     links_at: Option<Instant>,
@@ -104,6 +108,7 @@ impl FaultTable {
             description: shape.to_string(),
             rects: shape.rects(),
             links: shape.links(),
+            held: None,
             shape: Some(shape),
             lasts,
         };
@@ -153,12 +158,13 @@ impl FaultTable {
         let fault = Fault { earlier_faults, ..Fault::new(wanted, change) };
         let id = fault.id.clone();
         entries.active.push(fault);
+        let asked = Instant::now();
         if let Err(error) = self.hand_over(entries).await {
             entries.active.retain(|fault| fault.id != id);
             return Err(error);
         }
         if let Some(fault) = entries.active.last_mut() {
-            fault.applied_at_ms = Some(unix_ms());
+            fault.begin(asked.elapsed());
         }
         self.publish(entries);
         Ok(id)
@@ -230,14 +236,14 @@ impl FaultTable {
     }
 
     /// Ends due faults, renews leases and reads evidence, for as long as the testnet lives.
-    pub async fn keep(self: Arc<Self>) {
+    pub async fn keep(self: Arc<Self>, observer: Arc<Observer>) {
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut renewed = Instant::now();
         let mut measure_from = Instant::now();
         loop {
             tick.tick().await;
-            let (active, shaped, told) = {
+            let (active, shaped, holds, told) = {
                 let mut entries = self.entries.lock().await;
                 let is_calm = entries.active.is_empty() && entries.healed.iter().all(Fault::is_open);
                 let is_due = || entries.links_at.is_none_or(|at| at.elapsed() >= CALM_TICK);
@@ -249,7 +255,7 @@ impl FaultTable {
                 if let Err(error) = self.remove(&mut entries, due).await {
                     tracing::error!(%error, "cannot end a fault that is due; its lease will");
                 }
-                (!entries.active.is_empty(), entries.shaped, entries.told)
+                (!entries.active.is_empty(), entries.shaped, entries.holding, entries.told)
             };
             // The lock is free while the backend is asked: it may take its time.
             if active && renewed.elapsed() >= self.lease / RENEWALS {
@@ -261,6 +267,15 @@ impl FaultTable {
             match self.backend.evidence().await {
                 Ok(all) => self.take_evidence(&mut *self.entries.lock().await, all).await,
                 Err(error) => tracing::warn!(%error, "no evidence"),
+            }
+            if holds {
+                match self.backend.nodes().await {
+                    Ok(nodes) => {
+                        self.take_nodes(&mut *self.entries.lock().await, told, &nodes, &observer.nodes())
+                            .await;
+                    }
+                    Err(error) => tracing::warn!(%error, "no word of held nodes"),
+                }
             }
             let asked_at = Instant::now();
             if shaped && asked_at >= measure_from {
@@ -285,7 +300,7 @@ impl FaultTable {
             rects: fault.rects.clone(),
             lease: self.lease,
         };
-        let cuts = entries.active.iter().filter(|fault| fault.change.is_none()).map(request).collect();
+        let cuts = entries.active.iter().filter(|fault| fault.is_cut()).map(request).collect();
         self.backend.set_cuts(cuts).await?;
         let healing: Vec<LinkFault> = entries
             .healed
@@ -298,6 +313,13 @@ impl FaultTable {
         if shaped || entries.shaped {
             self.backend.set_links(self.book.request(&active, &healing, self.lease)).await?;
             entries.shaped = shaped;
+        }
+        let is_held = |fault: &&Fault| fault.held.is_some();
+        if entries.holding || entries.active.iter().any(|fault| fault.held.is_some()) {
+            self.backend.set_nodes(nodes::holds(&entries.active), self.lease).await?;
+            // Healed ones are looked at until their nodes are seen to run.
+            let healing = entries.healed.iter().filter(is_held).any(|fault| !fault.is_open());
+            entries.holding = healing || entries.active.iter().any(|fault| fault.held.is_some());
         }
         Ok(())
     }

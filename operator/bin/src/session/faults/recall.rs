@@ -78,6 +78,7 @@ mod tests {
                 shape: None,
                 rects: Vec::new(),
                 links: None,
+                held: None,
                 lasts: Some(Duration::from_mins(10)),
             },
             applied_at_ms: Some(1_000_000),

@@ -12,7 +12,7 @@ use kube::{
 };
 use netsplit_plan::plan_testnet;
 use netsplit_proto::control::{AddFaultRequest, Fault, HealRequest, Selector, selector::Side};
-use netsplit_spec::{Cut, Experiment, FaultKind, LinkChange, Testnet, crd};
+use netsplit_spec::{Cut, Experiment, FaultKind, LinkChange, NodeFault, Testnet, crd};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
@@ -20,7 +20,11 @@ use super::{
     run::object,
     state::faults_of,
 };
-use crate::{problem::Usage, quality, selector, session::faults::Shape};
+use crate::{
+    problem::Usage,
+    quality, selector,
+    session::faults::{Held, Shape},
+};
 
 /// A fault without an end of its own lasts for the longest time that a fault can: a day.
 pub const UNTIL_HEALED: Duration = Experiment::LONGEST_FAULT;
@@ -191,6 +195,8 @@ fn shape_of(testnet: &Testnet, object: &crd::Experiment) -> Option<Shape> {
         }
         FaultKind::Cut { cut } => (between(cut.from, cut.to, cut.one_way), None),
         FaultKind::Link { link } => (between(link.from, link.to, link.one_way), Some(link.links)),
+        // Nobody makes these by hand.
+        FaultKind::Kill { .. } | FaultKind::Pause { .. } | FaultKind::Restart { .. } => return None,
     };
     let shape = selector::shape(testnet, &selector).ok()?;
     links.map_or(Some(shape.clone()), |links| selector::changed(shape, links).ok())
@@ -198,14 +204,18 @@ fn shape_of(testnet: &Testnet, object: &crd::Experiment) -> Option<Shape> {
 
 /// What a fault does, in words.
 pub fn describe(kind: &FaultKind) -> String {
-    match kind.clone() {
+    let held = |what, nodes| Held { what, nodes }.to_string();
+    let shape = match kind.clone() {
         FaultKind::Partition { partition, .. } => Shape::Partition(partition),
         FaultKind::Cut { cut: Cut { from, to, one_way } } => Shape::Cut { from, to, one_way },
         FaultKind::Link { link: LinkChange { from, to, one_way, links } } => {
             Shape::Link { from, to, one_way, links }
         }
-    }
-    .to_string()
+        FaultKind::Kill { kill } => return held(NodeFault::Kill, kill),
+        FaultKind::Pause { pause } => return held(NodeFault::Pause, pause),
+        FaultKind::Restart { restart } => return held(NodeFault::Restart, restart),
+    };
+    shape.to_string()
 }
 
 #[cfg(test)]

@@ -103,6 +103,7 @@ fn without_outcome(object: &Experiment, status: &ExperimentStatus) -> RunOutcome
         applied_at_ms: fault.applied_at.as_deref().map(|at| of_rfc3339(at).saturating_sub(started_ms)),
         healed_at_ms: fault.healed_at.as_deref().map(|at| of_rfc3339(at).saturating_sub(started_ms)),
         links: fault.links.unsigned_abs(),
+        nodes: Vec::new(),
         dropped: fault.dropped.unsigned_abs(),
         // Only an outcome says so of a fault that is over.
         proven: fault.state == "proven",

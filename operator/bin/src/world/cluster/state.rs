@@ -128,7 +128,7 @@ pub fn faults_of(object: &crd::Experiment) -> Vec<Fault> {
             evidence: fault.evidence.clone(),
             quality: asked.and_then(|(_, asked)| match &asked.kind {
                 FaultKind::Link { link } => Some(quality::to_proto(link.links)),
-                FaultKind::Partition { .. } | FaultKind::Cut { .. } => None,
+                _ => None,
             }),
         }
     };
