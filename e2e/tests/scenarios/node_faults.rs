@@ -1,6 +1,6 @@
 //! Nodes that an experiment kills, pauses and restarts, and what it is told of them.
 
-use std::{fs, time::Duration};
+use std::{fs, path::Path, time::Duration};
 
 use netsplit_e2e::{Kind, Lab, Process, Testnet, exit, kill, until, until_some};
 use nix::sys::signal::Signal;
@@ -29,6 +29,20 @@ fn process_of(lab: &Lab, node: &str) -> Option<Process> {
 fn is_stopped(lab: &Lab, node: &str) -> Option<bool> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process_of(lab, node)?.pid)).ok()?;
     Some(stat.rsplit_once(") ")?.1.starts_with('T'))
+}
+
+/// The file that a user is shown.
+#[test]
+fn the_example_with_crashes_passes() {
+    let lab = Lab::new();
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/crashes.yaml");
+    let file = lab.write("crashes.yaml", &fs::read_to_string(example).unwrap());
+    let (code, outcome) = lab.decided(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::PASSED, "Passed"), "{}", outcome.words());
+    let ids: Vec<&str> = outcome.faults.iter().map(|fault| fault.id.as_str()).collect();
+    assert_eq!(ids, ["crashes/crash/1", "crashes/crash/2", "crashes/crash/3"]);
+    assert_eq!(outcome.verdict.expectations.len(), 5, "each recovery is judged: {}", outcome.words());
+    lab.assert_nothing_left();
 }
 
 #[test]

@@ -69,6 +69,12 @@ pub struct Fault {
     pub at: Duration,
     #[serde(rename = "for", with = "units::serde_duration")]
     pub lasts: Duration,
+    /// From one start to the next, with `repeat`.
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub every: Option<Duration>,
+    /// How often it comes in all; its occurrences are called `name/1`, `name/2`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeat: Option<u32>,
     #[serde(flatten)]
     pub kind: FaultKind,
 }

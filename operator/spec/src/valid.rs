@@ -44,7 +44,7 @@ pub struct Pick {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ValidFault {
-    /// Unique in its experiment: its name, else `fault-N`.
+    /// Unique in its experiment: its name, else `fault-N`; of one that comes again, with `/1`, `/2`, ... behind it.
     pub id: String,
     #[serde(with = "units::serde_duration")]
     pub at: Duration,

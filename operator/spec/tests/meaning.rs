@@ -152,6 +152,8 @@ fn documents_that_were_never_text_are_checked_too() {
             name: None,
             at: Duration::ZERO,
             lasts: seconds(20),
+            every: None,
+            repeat: None,
             kind: FaultKind::Partition {
                 partition: vec![vec!["validator".to_owned()], vec!["ful".to_owned()]],
                 rest: Some(Rest::Word("isolate".to_owned())),
@@ -351,6 +353,38 @@ fn nodes_are_killed_paused_and_restarted_by_name_or_group() {
             ValidFaultKind::Nodes { what: NodeFault::Kill, nodes: vec![0] },
             ValidFaultKind::Nodes { what: NodeFault::Pause, nodes: vec![4, 5] },
             ValidFaultKind::Nodes { what: NodeFault::Restart, nodes: vec![0, 1, 2, 3] },
+        ]
+    );
+}
+
+#[test]
+fn a_fault_that_comes_again_is_so_many_faults() {
+    let faults = "faults: [
+        {name: crash, at: 5s, for: 3s, every: 10s, repeat: 3, kill: [validator-0]},
+        {name: split, at: 6s, for: 5s, partition: [[validator], [full]]}]";
+    let expect = "expect: [recover: {within: 5s}, recover: {within: 4s, after: crash}, recover: {within: 6s, after: crash/2}, \
+                  stall: {within: 1s, after: split}]";
+    let valid = validate(&experiment(&format!("{faults}, {expect}")), &documents(QUICKSTART).0[0]).unwrap();
+    let starts: Vec<_> =
+        valid.faults.iter().map(|fault| (fault.id.as_str(), fault.at, fault.lasts)).collect();
+    assert_eq!(
+        starts,
+        [
+            ("crash/1", seconds(5), seconds(3)),
+            ("crash/2", seconds(15), seconds(3)),
+            ("crash/3", seconds(25), seconds(3)),
+            ("split", seconds(6), seconds(5))
+        ]
+    );
+    assert_eq!(
+        valid.expect,
+        [
+            ValidExpectation::Recover { within: seconds(5), fault: 2 },
+            ValidExpectation::Recover { within: seconds(4), fault: 0 },
+            ValidExpectation::Recover { within: seconds(4), fault: 1 },
+            ValidExpectation::Recover { within: seconds(4), fault: 2 },
+            ValidExpectation::Recover { within: seconds(6), fault: 1 },
+            ValidExpectation::Stall { within: seconds(1), fault: 3 },
         ]
     );
 }

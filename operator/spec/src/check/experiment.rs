@@ -11,6 +11,7 @@ use crate::suggest;
 use crate::units::{clip, format_duration};
 use crate::valid::{Pick, ValidExpectation, ValidExperiment, ValidFault};
 
+/// Those that come again count each time.
 pub(crate) const MAX_FAULTS: usize = 100;
 pub(crate) const MAX_EXPECTATIONS: usize = 100;
 pub(crate) const MAX_SIDES: usize = 1_000;
@@ -19,6 +20,8 @@ pub(crate) const MAX_SELECTORS: usize = 1_000;
 /// A fault must last long enough to be proven, and end within a day.
 pub(crate) const LASTS: (Duration, Duration) = (Duration::from_secs(1), Experiment::LONGEST_FAULT);
 const LATEST_START: Duration = Duration::from_hours(24);
+/// From the heal of a fault to its next start: it must be seen to be over.
+const REST: Duration = Duration::from_secs(1);
 /// A stall must be watched for at least as many block times.
 const BLOCKS_OF_SILENCE: u32 = 4;
 const LONGEST_WATCH: Duration = Duration::from_hours(1);
@@ -49,8 +52,10 @@ pub(crate) fn check(
     }
     let ids = fault_ids(report, draft);
     times(report, draft);
+    let occurrences = occurrences(report, draft, &ids);
     let mut faults = Vec::new();
     let mut picks = Vec::new();
+    let mut whole = true;
     for (n, fault) in draft.faults.iter().enumerate() {
         let path = format!("spec.faults[{n}]");
         bounded(report, &format!("{path}.at"), fault.at, (Duration::ZERO, LATEST_START));
@@ -65,20 +70,25 @@ pub(crate) fn check(
             }
             _ => None,
         };
-        if let (Some(at), Some(lasts), Some(kind)) = (fault.at, fault.lasts, kind) {
-            faults.push(ValidFault { id: ids[n].clone(), at, lasts, kind });
+        let (Some(lasts), Some(kind)) = (fault.lasts, kind) else {
+            whole = false;
+            continue;
+        };
+        for occurrence in occurrences.iter().filter(|occurrence| occurrence.fault == n) {
+            let (id, kind) = (occurrence.id.clone(), kind.clone());
+            faults.extend(occurrence.at.map(|at| ValidFault { id, at, lasts, kind }));
         }
     }
-    let expect: Vec<_> = draft
-        .expect
-        .iter()
-        .enumerate()
-        .map(|(n, expectation)| {
-            expectation_of(report, &format!("spec.expect[{n}]"), expectation, draft, &ids, ground)
-        })
-        .collect();
+    let mut expect = Vec::new();
+    for (n, expectation) in draft.expect.iter().enumerate() {
+        let path = format!("spec.expect[{n}]");
+        match expectation_of(report, &path, expectation, draft, &occurrences, ground) {
+            Some(found) => expect.extend(found),
+            None => whole = false,
+        }
+    }
     let ground = ground?;
-    if report.problems.len() > before || faults.len() < draft.faults.len() {
+    if report.problems.len() > before || !whole || faults.len() < occurrences.len() {
         return None;
     }
     let experiment = draft.finish(crate::Origin::default())?;
@@ -91,8 +101,59 @@ pub(crate) fn check(
         block_time: ground.block_time,
         faults,
         picks,
-        expect: expect.into_iter().collect::<Option<_>>()?,
+        expect,
     })
+}
+
+/// A fault at one time. One that comes again has several.
+struct Occurrence {
+    /// Place in the spec.
+    fault: usize,
+    id: String,
+    at: Option<Duration>,
+}
+
+/// In the order of the spec: what is expected of a fault means its place here.
+fn occurrences(report: &mut Report, draft: &Draft, ids: &[String]) -> Vec<Occurrence> {
+    let mut all = Vec::new();
+    for (n, fault) in draft.faults.iter().enumerate() {
+        let (Some(every), Some(repeat)) = (fault.every, fault.repeat) else {
+            all.push(Occurrence { fault: n, id: ids[n].clone(), at: fault.at });
+            continue;
+        };
+        let path = format!("spec.faults[{n}]");
+        if repeat == 0 || repeat as usize > MAX_FAULTS {
+            report.problem(&format!("{path}.repeat"), format!("must be between 1 and {MAX_FAULTS}"));
+            continue;
+        }
+        let least = fault.lasts.map(|lasts| lasts.saturating_add(REST));
+        if let Some(least) = least.filter(|least| every < *least) {
+            let (every, lasts, least) =
+                (format_duration(every), format_duration(least - REST), format_duration(least));
+            let message = format!(
+                "{every} is too short: it lasts {lasts} and must be seen to be over before it comes again, {least} is the \
+                 least"
+            );
+            report.problem(&format!("{path}.every"), message);
+        }
+        let start = |time: u32| fault.at.map(|at| at.saturating_add(every.saturating_mul(time)));
+        if let Some(last) = start(repeat - 1).filter(|last| *last > LATEST_START) {
+            let (last, most) = (format_duration(last), format_duration(LATEST_START));
+            let message = format!("the last would start at {last}, {most} is the most");
+            report.problem(&format!("{path}.repeat"), message);
+        }
+        let occurrence =
+            |time: u32| Occurrence { fault: n, id: format!("{}/{}", ids[n], time + 1), at: start(time) };
+        all.extend((0..repeat).map(occurrence));
+    }
+    if all.len() > MAX_FAULTS {
+        let message = format!(
+            "come {} times in all, each as often as it is repeated: {MAX_FAULTS} are the most",
+            all.len()
+        );
+        report.problem("spec.faults", message);
+    }
+    all
 }
 
 /// By place. Names and the ones given by default share one space.
@@ -150,28 +211,31 @@ fn expectation_of(
     path: &str,
     draft: &ExpectDraft,
     experiment: &Draft,
-    ids: &[String],
+    occurrences: &[Occurrence],
     ground: Option<&Ground<'_>>,
-) -> Option<ValidExpectation> {
+) -> Option<Vec<ValidExpectation>> {
     let path = format!("{path}.{}", draft.word);
     bounded(report, &format!("{path}.within"), draft.within, (Duration::from_millis(1), LONGEST_WATCH));
     match draft.word {
-        "agreement" => Some(ValidExpectation::Agreement),
+        "agreement" => Some(vec![ValidExpectation::Agreement]),
         "progress" => {
             slower_than_blocks(report, &path, draft, ground);
-            Some(ValidExpectation::Progress { within: draft.within? })
+            Some(vec![ValidExpectation::Progress { within: draft.within? }])
         }
         "stall" => {
-            let fault = fault_meant(report, &path, draft, experiment, ids)?;
-            if let (Some(within), Some(lasts)) = (draft.within, experiment.faults[fault].lasts) {
+            let faults = faults_meant(report, &path, draft, experiment, occurrences)?;
+            let lasts = faults.first().and_then(|n| experiment.faults[occurrences[*n].fault].lasts);
+            if let (Some(within), Some(lasts)) = (draft.within, lasts) {
                 silence(report, &format!("{path}.within"), within, lasts, ground);
             }
-            Some(ValidExpectation::Stall { within: draft.within?, fault })
+            let within = draft.within?;
+            Some(faults.into_iter().map(|fault| ValidExpectation::Stall { within, fault }).collect())
         }
         "recover" => {
-            let fault = fault_meant(report, &path, draft, experiment, ids)?;
+            let faults = faults_meant(report, &path, draft, experiment, occurrences)?;
             slower_than_blocks(report, &path, draft, ground);
-            Some(ValidExpectation::Recover { within: draft.within?, fault })
+            let within = draft.within?;
+            Some(faults.into_iter().map(|fault| ValidExpectation::Recover { within, fault }).collect())
         }
         _ => None,
     }
@@ -214,34 +278,42 @@ fn slower_than_blocks(report: &mut Report, path: &str, draft: &ExpectDraft, grou
     }
 }
 
-/// The fault that `after` names; else the last start for `stall`, the last heal for `recover`.
-fn fault_meant(
+/// The fault that `after` names, each time it comes; else the last start for `stall`, the last heal for `recover`. All of
+/// them last equally long.
+fn faults_meant(
     report: &mut Report,
     path: &str,
     draft: &ExpectDraft,
     experiment: &Draft,
-    ids: &[String],
-) -> Option<usize> {
-    if ids.is_empty() {
+    occurrences: &[Occurrence],
+) -> Option<Vec<usize>> {
+    if experiment.faults.is_empty() {
         report.problem(path, format!("`{}` needs a fault: add one to `faults`", draft.word));
         return None;
     }
     if let Some(after) = &draft.after {
-        let found = ids.iter().position(|id| id == after);
-        if found.is_none() {
-            let known: Vec<&str> = ids.iter().map(String::as_str).collect();
+        let is_meant = |occurrence: &Occurrence| {
+            let name = occurrence.id.split_once('/').map_or(occurrence.id.as_str(), |(name, _)| name);
+            occurrence.id == *after || name == after
+        };
+        let found: Vec<usize> = (0..occurrences.len()).filter(|n| is_meant(&occurrences[*n])).collect();
+        if found.is_empty() {
+            let known: Vec<&str> = occurrences.iter().map(|occurrence| occurrence.id.as_str()).collect();
             report.problem(&format!("{path}.after"), suggest::unknown("fault", after, &known));
         }
-        return found;
+        return (!found.is_empty()).then_some(found);
     }
     let moment = |n: usize| {
-        let fault = &experiment.faults[n];
+        let occurrence = &occurrences[n];
         match draft.word {
-            "stall" => fault.at,
-            _ => fault.at.zip(fault.lasts).map(|(at, lasts)| at.saturating_add(lasts)),
+            "stall" => occurrence.at,
+            _ => occurrence
+                .at
+                .zip(experiment.faults[occurrence.fault].lasts)
+                .map(|(at, lasts)| at.saturating_add(lasts)),
         }
     };
-    (0..ids.len()).max_by_key(|n| moment(*n))
+    (0..occurrences.len()).max_by_key(|n| moment(*n)).map(|n| vec![n])
 }
 
 impl Ground<'_> {

@@ -69,13 +69,17 @@ pub struct ExperimentSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = [
     {
-        "rule": "[has(self.partition), has(self.cut), has(self.link), has(self.kill), has(self.pause), has(self.restart)].exists_one(x, x)",
+        "rule": "[has(self.partition), has(self.cut), has(self.link), has(self.kill), has(self.pause), has(self.restart)].filter(given, given).size() == 1",
         "message": "a fault has one of `partition`, `cut`, `link`, `kill`, `pause` and `restart`",
     },
     {
         "rule": "!has(self.kill) && !has(self.pause) && !has(self.restart)",
         "message": "nodes can be killed, paused and restarted on one machine, not on Kubernetes yet: the kubelet starts a \
                     container again at once, and nothing in a pod may stop one",
+    },
+    {
+        "rule": "has(self.every) == has(self.repeat)",
+        "message": "`every` and `repeat` go together: write both, or none",
     },
     {
         "rule": "!has(self.rest) || has(self.partition)",
@@ -94,6 +98,14 @@ pub struct FaultSpec {
     #[serde(rename = "for")]
     #[schemars(schema_with = "schema::duration")]
     pub lasts: TextOrNumber,
+    /// From one start to the next, with `repeat`: at least a second longer than it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub every: Option<TextOrNumber>,
+    /// How often it comes in all; its occurrences are called `name/1`, `name/2`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub repeat: Option<i32>,
     /// The sides, each a list of nodes or groups: no link between two of them works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::sides")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Fields, boolean, duration, fields, links, list, number, text};
+use super::{Fields, boolean, count, duration, fields, links, list, number, text};
 use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
 use crate::experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
 use crate::links::LinkChange;
@@ -29,6 +29,8 @@ pub(crate) struct FaultDraft {
     pub name: Option<String>,
     pub at: Option<Duration>,
     pub lasts: Option<Duration>,
+    pub every: Option<Duration>,
+    pub repeat: Option<u32>,
     pub kind: Option<FaultKind>,
 }
 
@@ -59,6 +61,8 @@ impl From<&Fault> for FaultDraft {
             name: fault.name.clone(),
             at: Some(fault.at),
             lasts: Some(fault.lasts),
+            every: fault.every,
+            repeat: fault.repeat,
             kind: Some(fault.kind.clone()),
         }
     }
@@ -84,6 +88,8 @@ impl Draft {
                 name: draft.name.clone(),
                 at: draft.at?,
                 lasts: draft.lasts?,
+                every: draft.every,
+                repeat: draft.repeat,
                 kind: draft.kind.clone()?,
             })
         };
@@ -133,8 +139,21 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
 }
 
 fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
-    let mut draft = FaultDraft { name: None, at: None, lasts: None, kind: None };
-    let known = ["name", "at", "for", "partition", "rest", "cut", "link", "kill", "pause", "restart"];
+    let mut draft = FaultDraft { name: None, at: None, lasts: None, every: None, repeat: None, kind: None };
+    let known = [
+        "name",
+        "at",
+        "for",
+        "every",
+        "repeat",
+        "partition",
+        "rest",
+        "cut",
+        "link",
+        "kill",
+        "pause",
+        "restart",
+    ];
     let Some(fault) = fields(report, node, path, &known) else {
         return draft;
     };
@@ -142,6 +161,16 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
     draft.at = fault.need(report, "at", "at: 5s").and_then(|node| duration(report, node, &fault.path("at")));
     draft.lasts =
         fault.need(report, "for", "for: 15s").and_then(|node| duration(report, node, &fault.path("for")));
+    draft.every = fault.get("every").and_then(|node| duration(report, node, &fault.path("every")));
+    draft.repeat = fault.get("repeat").and_then(|node| count(report, node, &fault.path("repeat")));
+    for (given, wanted, example) in [("every", "repeat", "repeat: 5"), ("repeat", "every", "every: 30s")] {
+        if fault.get(given).is_some() && fault.get(wanted).is_none() {
+            report.problem(
+                &fault.path(given),
+                format!("needs `{wanted}` beside it: write for example `{example}`"),
+            );
+        }
+    }
     let kinds = ["partition", "cut", "link", "kill", "pause", "restart"];
     let kinds = kinds.map(|kind| fault.get(kind).map(|node| (kind, node)));
     let given: Vec<(&str, &Node)> = kinds.into_iter().flatten().collect();

@@ -36,8 +36,8 @@ const TICK: Duration = Duration::from_millis(100);
 const CALM_TICK: Duration = Duration::from_secs(1);
 /// Measures of very many links take time to collect: this many times that time, nobody asks again.
 const MEASURE_REST: u32 = 9;
-/// Healed faults whose evidence is still wanted, at most.
-const MAX_HEALED: usize = 64;
+/// Healed faults whose evidence is still wanted, at most: all that an experiment may have, and some more.
+const MAX_HEALED: usize = 128;
 /// Faults active at one time, at most.
 const MAX_ACTIVE: usize = 256;
 

@@ -170,7 +170,14 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
     Experiment {
         name: format!("{word}-{:06x}", rand::random_range(0..1_u32 << 24)),
         testnet: testnet.name.clone(),
-        faults: vec![netsplit_spec::Fault { name: Some(word.to_owned()), at: Duration::ZERO, lasts, kind }],
+        faults: vec![netsplit_spec::Fault {
+            name: Some(word.to_owned()),
+            at: Duration::ZERO,
+            lasts,
+            every: None,
+            repeat: None,
+            kind,
+        }],
         expect: Vec::new(),
         baseline: None,
         settle: None,
