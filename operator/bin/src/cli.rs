@@ -55,7 +55,7 @@ pub enum Command {
     /// Run an experiment and return its verdict
     #[command(after_help = "Exit codes: 0 passed, 1 failed, 2 usage, 3 invalid or aborted.\n\n\
                             Examples:\n  netsplit run split-brain.yaml --json > verdict.json\n  \
-                            netsplit run split-brain.yaml --report out")]
+                            netsplit run split-brain.yaml --report out\n  netsplit run crashes.yaml --dry-run")]
     Run(RunArgs),
     /// Split the network into groups that cannot reach each other
     #[command(
@@ -178,6 +178,9 @@ pub struct RunArgs {
     /// Leave the testnet running that this command started
     #[arg(long)]
     pub keep: bool,
+    /// Print what each phase does to which link and node, and start nothing; with --json for programs
+    #[arg(long, conflicts_with_all = ["report", "keep"])]
+    pub dry_run: bool,
 }
 
 #[derive(Debug, Args)]

@@ -70,6 +70,11 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             pipe::end_when_closed();
             commands::init::run(&args)?;
         }
+        // Needs no place: it touches nothing.
+        Command::Run(args) if args.dry_run => {
+            pipe::end_when_closed();
+            commands::dry_run::run(&args)?;
+        }
         command => {
             pipe::end_when_closed();
             return runtime()?.block_on(dispatch_async(&cli.place, command));

@@ -2,6 +2,7 @@
 
 pub mod doctor;
 pub mod down;
+pub mod dry_run;
 pub mod exec;
 pub mod faults;
 pub mod init;

@@ -16,13 +16,18 @@ use crate::{
     world::{Asked, Found, Handle, Launched, Told, World},
 };
 
-pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
+/// The experiment that is meant.
+pub(super) fn read(args: &RunArgs) -> Result<Asked> {
     let file = args.experiment.display().to_string();
     let text = std::fs::read_to_string(&args.experiment)
         .map_err(|error| Usage(format!("cannot read {file}: {error} (`netsplit init` writes examples)")))?;
     let experiment =
         documents::experiment(documents::parse_at(&text, &args.experiment)?, &file, args.name.as_deref())?;
-    let asked = Asked { experiment, document: text, file };
+    Ok(Asked { experiment, document: text, file })
+}
+
+pub async fn run(world: &dyn World, args: &RunArgs) -> Result<ExitCode> {
+    let asked = read(args)?;
     if let Some(found) = world.get(&asked.experiment.testnet).await?.filter(Found::is_alive) {
         eprintln!("running {} on {}, which runs already", asked.experiment.name, found.name());
         return follow(&*found.handle, &asked, args).await;
@@ -58,7 +63,7 @@ async fn start_and_follow(
 }
 
 /// The testnet of an experiment: from its own file, from the file that was given, from the files beside it.
-fn find_testnet(args: &RunArgs, asked: &Asked) -> Result<Testnet> {
+pub(super) fn find_testnet(args: &RunArgs, asked: &Asked) -> Result<Testnet> {
     let Asked { experiment, document, file } = asked;
     let name = experiment.testnet.as_str();
     if let Some(given) = &args.file {
