@@ -16,6 +16,8 @@ pub enum Kind {
     Inner,
     /// The link agent.
     Agent,
+    /// Who has paused nodes go on; only there once one was paused.
+    Watchdog,
     Node,
     /// The command line, or a command that `exec` runs.
     Other,
@@ -57,6 +59,7 @@ fn read(pid: i32, wanted: &str) -> Option<Process> {
         Some("__outer") => Kind::Outer,
         Some("__inner") => Kind::Inner,
         Some("agent") => Kind::Agent,
+        Some("__watchdog") => Kind::Watchdog,
         _ => Kind::Other,
     };
     Some(Process { pid, kind, node, command: arguments.join(" ") })

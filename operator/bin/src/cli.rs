@@ -104,6 +104,9 @@ pub enum Command {
     /// The link agent (started by `__inner`)
     #[command(hide = true)]
     Agent,
+    /// Has paused nodes go on when their owner hangs (started by `__inner`)
+    #[command(name = netsplit_backend::local::WATCHDOG_COMMAND, hide = true)]
+    Watchdog,
     /// The link agent of a pod (started by Kubernetes)
     #[command(name = netsplit_backend::kubernetes::agent::COMMAND, hide = true)]
     PodAgent(crate::pod_agent::PodAgentArgs),

@@ -54,6 +54,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         // Namespaces can only be entered before the first thread starts.
         Command::Inner => netsplit_backend::local::run_inner().context("the inner process failed")?,
         Command::Agent => netsplit_backend::local::run_agent().context("the link agent failed")?,
+        Command::Watchdog => netsplit_backend::local::run_watchdog().context("the watchdog failed")?,
         Command::Operator(args) => {
             log_to_stderr();
             runtime()?.block_on(operator::run(args))?;
@@ -116,7 +117,8 @@ async fn dispatch_async(place: &PlaceArgs, command: Command) -> Result<ExitCode>
         | Command::PodAgent(_)
         | Command::Outer { .. }
         | Command::Inner
-        | Command::Agent => {
+        | Command::Agent
+        | Command::Watchdog => {
             unreachable!("dispatched before the runtime starts")
         }
     }

@@ -1,4 +1,5 @@
-//! Nodes that faults hold: killed, ended or paused, under a lease. When nobody renews it, every node runs again.
+//! Nodes that faults hold: killed, ended or paused, under a lease. When nobody renews it, every node runs again; when this
+//! process hangs, the watchdog has those go on that are paused.
 
 use std::{
     collections::BTreeMap,
@@ -11,6 +12,7 @@ use tracing::{error, warn};
 
 use super::{
     process::{Node, Nodes, settle},
+    watchdog::{Watchdog, Watched},
     wire::Failure,
 };
 use crate::backend::{Hold, NodeHold};
@@ -23,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Holds {
     lease: Mutex<Option<Lease>>,
     changed: Notify,
+    /// Started when it is needed.
+    watchdog: Mutex<Option<Watchdog>>,
 }
 
 #[derive(Debug, Clone)]
@@ -39,9 +43,8 @@ impl Holds {
         self.lease.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the whole desired state: what is not named runs. Gives back the nodes that are to be brought there by
-    /// [`settle_all`].
-    pub(super) fn set(
+    /// Takes the whole desired state: what is not named runs. Gives back the nodes that [`Self::settle`] is to bring there.
+    pub(super) fn take(
         &self,
         nodes: &Nodes,
         holds: Vec<NodeHold>,
@@ -67,12 +70,44 @@ impl Holds {
         Ok(changed)
     }
 
+    /// Brings nodes into the state that was taken. Whatever it pauses, the watchdog knows of before.
+    pub(super) async fn settle(&self, nodes: Vec<Arc<Node>>, grace: Duration) -> Result<(), Failure> {
+        self.watch()?;
+        settle_all(nodes, grace).await?;
+        // One that had been ended has another process now.
+        self.watch()
+    }
+
+    /// Tells the watchdog who is paused and for how long.
+    fn watch(&self) -> Result<(), Failure> {
+        let watched = match &*self.lease() {
+            Some(lease) => Watched {
+                paused: lease.nodes.iter().filter_map(|node| node.paused_pid()).collect(),
+                lease: lease.ends.saturating_duration_since(Instant::now()),
+            },
+            None => Watched { paused: Vec::new(), lease: Duration::ZERO },
+        };
+        let mut watchdog = self.watchdog.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*watchdog {
+            None if watched.paused.is_empty() => return Ok(()),
+            Some(running) if running.tell(&watched).is_ok() => return Ok(()),
+            // It is gone, or hangs: another one takes its place.
+            None | Some(_) => {}
+        }
+        let failed = |error: std::io::Error| Failure::Failed(format!("cannot start the watchdog: {error}"));
+        let started = Watchdog::start().map_err(failed)?;
+        started.tell(&watched).map_err(failed)?;
+        *watchdog = Some(started);
+        Ok(())
+    }
+
     /// Renews the lease, if it has not ended; there may be none.
-    pub(super) fn renew(&self) {
+    pub(super) fn renew(&self) -> Result<(), Failure> {
         let now = Instant::now();
         if let Some(lease) = self.lease().as_mut().filter(|lease| lease.ends > now) {
             lease.ends = now + lease.lasts;
         }
+        self.watch()
     }
 
     /// Frees all nodes when their lease ends, for as long as it is polled.
@@ -106,7 +141,7 @@ impl Holds {
 }
 
 /// All at the same time, each in a task of its own: a caller that gives up must not leave a node half-way.
-pub(super) async fn settle_all(nodes: Vec<Arc<Node>>, grace: Duration) -> Result<(), Failure> {
+async fn settle_all(nodes: Vec<Arc<Node>>, grace: Duration) -> Result<(), Failure> {
     let settled = nodes.into_iter().map(|node| tokio::spawn(async move { settle(&node, grace).await }));
     // They go on by themselves: whoever looks at the nodes sees what has become of them.
     let Ok(all) = timeout(PATIENCE, futures::future::join_all(settled)).await else { return Ok(()) };

@@ -24,7 +24,7 @@ use super::{
     LocalError,
     agents::Agents,
     chain, control_socket, doctor,
-    holds::{Holds, settle_all},
+    holds::Holds,
     logs, namespaces,
     network::Network,
     process::{self, Nodes},
@@ -168,13 +168,14 @@ impl Inner {
             }
             Request::Links => self.agents.links().await.map(Response::Links).map_err(Failure::Failed)?,
             Request::SetNodes { holds, lease, grace } => {
-                let changed = self.holds.set(&*self.nodes.lock().await, holds, lease, grace)?;
-                settle_all(changed, grace).await.map(|()| Response::Done)?
+                let changed = self.holds.take(&*self.nodes.lock().await, holds, lease, grace)?;
+                self.holds.settle(changed, grace).await.map(|()| Response::Done)?
             }
             Request::Renew => {
-                // First: the link agent may take its time.
-                self.holds.renew();
-                self.agents.renew().await.map(|()| Response::Done).map_err(Failure::Failed)?
+                // First: the link agent may take its time. One that fails must not keep the other from being renewed.
+                let holds = self.holds.renew();
+                self.agents.renew().await.map_err(Failure::Failed)?;
+                holds.map(|()| Response::Done)?
             }
             Request::Evidence => {
                 self.agents.evidence().await.map(Response::Evidence).map_err(Failure::Failed)?

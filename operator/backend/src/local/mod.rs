@@ -1,13 +1,14 @@
 //! One Linux machine: every node a process in a network namespace of its own.
 //!
-//! Three processes. The *outer* one (whoever holds a [`LocalBackend`]) stays in the host's network. The *inner* one
+//! Three processes, and a fourth while nodes are paused. The *outer* one (whoever holds a [`LocalBackend`]) stays in the host's network. The *inner* one
 //! ([`run_inner`]) lives in the hub namespace, owns the nodes' namespaces and processes, and when not root is the first
-//! process of a user namespace. The *link agent* ([`run_agent`]) is a child of the inner one and may die at any time.
+//! process of a user namespace. The *link agent* ([`run_agent`]) is a child of the inner one and may die at any time. So
+//! is the *watchdog* ([`run_watchdog`]), which has paused nodes go on when the inner process hangs.
 //! Namespaces have no name and no mount: they exist as long as the inner process holds them. Each process ends with its parent
 //! (parent-death signal) and with its control socket, so SIGKILL of any of them, in any order, leaves nothing behind.
 //!
-//! The host program wires two hidden subcommands, [`INNER_COMMAND`] and [`AGENT_COMMAND`], each before any thread is
-//! started; both have their control socket as standard input.
+//! The host program wires three hidden subcommands, [`INNER_COMMAND`], [`AGENT_COMMAND`] and [`WATCHDOG_COMMAND`], each before
+//! any thread is started; all have their control socket as standard input.
 
 mod agents;
 mod client;
@@ -23,6 +24,7 @@ mod spawn;
 mod supervisor;
 mod topology;
 mod uplink;
+mod watchdog;
 mod wire;
 
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,11 +33,14 @@ pub use doctor::{Check, CheckStatus, doctor};
 pub use inner::run_inner;
 pub use network::MAX_NODES;
 pub use supervisor::{LocalBackend, LocalConfig, is_program};
+pub use watchdog::run_watchdog;
 
 /// Subcommand that must call [`run_inner`].
 pub const INNER_COMMAND: &str = "__inner";
 /// Subcommand that must call [`run_agent`].
 pub const AGENT_COMMAND: &str = "agent";
+/// Subcommand that must call [`run_watchdog`].
+pub const WATCHDOG_COMMAND: &str = "__watchdog";
 
 /// Why one of the processes ended.
 #[derive(Debug, thiserror::Error)]

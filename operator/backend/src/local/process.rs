@@ -87,6 +87,12 @@ impl Node {
         self.current().held.is_some()
     }
 
+    /// The process that is paused, or is about to be.
+    pub(super) fn paused_pid(&self) -> Option<u32> {
+        let current = self.current();
+        current.running().filter(|_| current.held == Some(Hold::Paused))
+    }
+
     /// Says what it is to be held in, for [`settle`]; whether that is something new.
     pub(super) fn hold(&self, hold: Option<Hold>) -> bool {
         std::mem::replace(&mut self.current().held, hold) != hold

@@ -20,6 +20,7 @@ pub(crate) fn run(arguments: &[String]) -> Option<ExitCode> {
     match word(1) {
         local::INNER_COMMAND => local::run_inner().unwrap(),
         local::AGENT_COMMAND => local::run_agent().unwrap(),
+        local::WATCHDOG_COMMAND => local::run_watchdog().unwrap(),
         "node" => node(),
         "chatter" => chatter(),
         "exit" => return Some(ExitCode::from(word(2).parse::<u8>().unwrap())),

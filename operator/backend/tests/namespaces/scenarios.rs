@@ -62,6 +62,7 @@ scenarios![
     processes_are_watched_restarted_and_stopped,
     held_nodes_are_ended_paused_and_let_go,
     nodes_that_nobody_holds_any_more_run_again,
+    paused_nodes_go_on_though_their_owner_hangs,
     a_log_is_put_aside_when_it_has_grown_too_large,
     commands_run_in_a_nodes_network,
     as_root_nodes_answer_this_machine_and_begin_nothing,
@@ -407,6 +408,49 @@ async fn nodes_that_nobody_holds_any_more_run_again() {
         nodes().await.iter().all(|node| node.held.is_none()),
         "a lease that has ended does not begin anew"
     );
+}
+
+/// Whether the kernel has stopped a process.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit_once(") ").unwrap().1.starts_with('T')
+}
+
+async fn paused_nodes_go_on_though_their_owner_hangs() {
+    let lease = Duration::from_secs(2);
+    let lab = Lab::new(2).await;
+    let pid = lab.backend.nodes().await.unwrap()[1].pid.unwrap();
+    for round in 0..2 {
+        lab.backend.set_nodes(holds([("n1", Hold::Paused)]), lease).await.unwrap();
+        until("it is stopped", async || is_stopped(pid)).await;
+        send(lab.backend.inner_pid(), Signal::SIGSTOP);
+        until("it goes on by itself", async || !is_stopped(pid)).await;
+        send(lab.backend.inner_pid(), Signal::SIGCONT);
+        until("its owner knows", async || lab.backend.nodes().await.unwrap()[1].held.is_none()).await;
+        if round == 0 {
+            // One that is gone is replaced.
+            for watchdog in children_of(lab.backend.inner_pid(), "__watchdog") {
+                send(watchdog, Signal::SIGKILL);
+            }
+        }
+    }
+    lab.backend.stop().await.unwrap();
+}
+
+/// Its children that were started with that argument.
+fn children_of(parent: u32, argument: &str) -> Vec<u32> {
+    let pids =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
+    let is_meant = |pid: &u32| {
+        let read = |file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+        let stat = read("stat");
+        let of_parent =
+            stat.rsplit_once(") ").and_then(|(_, rest)| rest.split(' ').nth(1)) == Some(&parent.to_string());
+        of_parent && read("cmdline").split('\0').any(|word| word == argument)
+    };
+    let found: Vec<u32> = pids.filter(is_meant).collect();
+    assert!(!found.is_empty(), "{parent} has no {argument}");
+    found
 }
 
 async fn a_log_is_put_aside_when_it_has_grown_too_large() {

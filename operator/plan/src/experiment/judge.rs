@@ -185,12 +185,12 @@ impl Judge {
         };
         let by_another =
             |node: &NodeIndex| faults.iter().enumerate().any(|(n, other)| n != *fault && other.holds(*node));
-        let held = (0..back_ms.len()).filter(by_another);
+        let mut held = (0..back_ms.len()).filter(by_another);
         match excused {
             None => *excused = Some(held.collect()),
             Some(excused) => {
                 let is_lost = |node: &NodeIndex| back_ms[*node].is_none() && !excused.contains(node);
-                *taken = taken.or_else(|| held.into_iter().find(is_lost));
+                *taken = taken.or_else(|| held.find(is_lost));
             }
         }
     }
