@@ -475,3 +475,14 @@ fn who_was_picked_by_lot_is_noted_once() {
     let notes: Vec<&str> = notes.map(|event| event.text.as_str()).collect();
     assert_eq!(notes, ["`full/random:1` of lot is full-1"]);
 }
+
+#[test]
+fn a_run_that_nobody_wants_to_watch_any_longer_is_aborted_and_healed() {
+    let split = "faults: [{name: split, at: 5s, for: 60s, partition: [[validator-0, validator-1, full-0], \
+                 [validator-2, validator-3, full-1]]}]\n  expect: [{agreement: {}}]";
+    let mut world = World::default();
+    let run = world.run(&experiment(&format!("{split}\n  abort: {{silent: 8s}}")), &|_| false);
+    assert_eq!(run.verdict.phase, Phase::Aborted, "{:?}", run.verdict);
+    assert!(run.verdict.reasons[0].starts_with("no block was final for 9.0"), "{:?}", run.verdict.reasons);
+    assert!(!world.is_cut(), "what it did is undone");
+}

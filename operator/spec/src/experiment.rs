@@ -25,9 +25,21 @@ pub struct Experiment {
     /// How long it is watched after the last heal, at least.
     #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
     pub settle: Option<Duration>,
+    /// What ends the run before its time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Abort>,
     /// Where it was read, for later problems. Not part of its value.
     #[serde(skip)]
     pub origin: Origin,
+}
+
+/// What nobody wants to go on watching: the faults are healed, and the run is Aborted. A fork ends every run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Abort {
+    /// No block was final on any node for longer.
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub silent: Option<Duration>,
 }
 
 impl Experiment {

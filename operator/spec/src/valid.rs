@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::NodeFault;
+use crate::experiment::{Abort, NodeFault};
 use crate::links::Links;
 use crate::units;
 
@@ -29,6 +29,8 @@ pub struct ValidExperiment {
     #[serde(default)]
     pub picks: Vec<Pick>,
     pub expect: Vec<ValidExpectation>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<Abort>,
 }
 
 /// A random selector of a fault, and its nodes.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
+    Abort, Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
     Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, parse_with, validate,
     validate_testnet,
 };
@@ -162,6 +162,7 @@ fn documents_that_were_never_text_are_checked_too() {
         expect: Vec::new(),
         baseline: None,
         settle: None,
+        abort: None,
         origin: Origin::default(),
     };
     let told: Vec<String> =
@@ -387,4 +388,13 @@ fn a_fault_that_comes_again_is_so_many_faults() {
             ValidExpectation::Stall { within: seconds(1), fault: 3 },
         ]
     );
+}
+
+#[test]
+fn what_ends_a_run_early_is_read_with_its_units() {
+    let faults = "faults: [{at: 3s, for: 5s, partition: [[validator], [full]]}]";
+    let read = experiment(&format!("{faults}, abort: {{silent: 1m}}"));
+    assert_eq!(read.abort, Some(Abort { silent: Some(seconds(60)) }));
+    assert_eq!(validate(&read, &documents(QUICKSTART).0[0]).unwrap().abort, read.abort);
+    assert_eq!(experiment(faults).abort, None);
 }

@@ -407,6 +407,11 @@ fn each_kind_of_mistake_in_an_experiment() {
             format!("{at}.kill[0]: "),
             "the last of group `validator` is `validator-3`",
         ),
+        (
+            f("kill: [validator-0]").replace("  testnet: t", "  testnet: t\n  abort: {}"),
+            "a.yaml:13: Experiment/e: spec.abort: ".to_owned(),
+            "write for example `silent: 60s`",
+        ),
         (f("pause: []"), format!("{at}.pause: "), "names no node"),
         (f("every: 30s, kill: [validator-0]"), format!("{at}.every: "), "needs `repeat` beside it"),
         (f("repeat: 5, kill: [validator-0]"), format!("{at}.repeat: "), "needs `every` beside it"),

@@ -35,7 +35,7 @@ pub use faults::FaultStands;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
-use netsplit_spec::{Links, Pick, ValidExperiment};
+use netsplit_spec::{Abort, Links, Pick, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{CutRect, FaultPlan, HeldNodes, compile};
@@ -74,6 +74,8 @@ pub struct State {
     /// For the reader, from the first step.
     #[serde(default)]
     notes: Vec<String>,
+    #[serde(default)]
+    abort: Option<Abort>,
     ending: Option<Ending>,
     verdict: Option<Verdict>,
     timeline: Timeline,
@@ -130,6 +132,7 @@ pub fn start(experiment: &ValidExperiment, now_ms: u64) -> State {
         links_off_since_ms: None,
         silent: false,
         notes: experiment.picks.iter().map(|pick| picked(pick, &experiment.nodes)).collect(),
+        abort: experiment.abort,
         ending: None,
         verdict: None,
         timeline: Timeline::default(),
@@ -238,7 +241,8 @@ impl State {
             judge.see(&fresh, &self.faults);
         }
         self.note_finality(log, &fresh);
-        self.decide(log, invalid, observed.abort.as_ref());
+        let abort = observed.abort.clone().or_else(|| self.given_up(log.now_ms));
+        self.decide(log, invalid, abort.as_ref());
         if self.ending.is_none() {
             self.move_on(log);
         }
@@ -270,6 +274,17 @@ impl State {
         (now_ms.saturating_sub(since_ms) > PROOF_MS).then(|| {
             format!("a link was not what the testnet asks for: {problem}, for {}", seconds(PROOF_MS))
         })
+    }
+
+    /// What the experiment does not want to go on watching, once its baseline is over.
+    fn given_up(&self, now_ms: u64) -> Option<String> {
+        let abort = self.abort.filter(|_| matches!(self.phase, Phase::Running | Phase::Recovering))?;
+        let last_ms = self.nodes.advanced_at_ms.max(self.zero_ms)?;
+        let silent_ms = now_ms.saturating_sub(last_ms);
+        let most_ms = abort.silent.map(|silent| silent.as_millis() as u64);
+        most_ms
+            .is_some_and(|most_ms| silent_ms > most_ms.saturating_add(REPORT_GRACE_MS))
+            .then(|| format!("no block was final for {}: `abort` wants no more of it", seconds(silent_ms)))
     }
 
     /// Ends that do not wait for the plan.
@@ -523,6 +538,7 @@ mod tests {
             faults: Vec::new(),
             picks: Vec::new(),
             expect: Vec::new(),
+            abort: None,
         };
         let (state, _) = step(&start(&experiment, 10_000), 4_000, &Observed::default());
         assert_eq!((state.last_step_ms, state.zero_ms()), (10_000, Some(10_000)));

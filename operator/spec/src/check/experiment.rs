@@ -102,6 +102,7 @@ pub(crate) fn check(
         faults,
         picks,
         expect,
+        abort: experiment.abort,
     })
 }
 
@@ -177,6 +178,9 @@ fn fault_ids(report: &mut Report, draft: &Draft) -> Vec<String> {
 fn times(report: &mut Report, draft: &Draft) {
     bounded(report, "spec.baseline", draft.baseline, (Duration::ZERO, LONGEST_WATCH));
     bounded(report, "spec.settle", draft.settle, (Duration::ZERO, LONGEST_WATCH));
+    if let Some(abort) = draft.abort {
+        bounded(report, "spec.abort.silent", abort.silent, (Duration::from_secs(1), LONGEST_WATCH));
+    }
     let first = draft.faults.iter().filter_map(|fault| fault.at).min();
     if let (Some(baseline), Some(first)) = (draft.baseline, first)
         && baseline > first

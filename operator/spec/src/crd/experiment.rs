@@ -63,6 +63,19 @@ pub struct ExperimentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::duration")]
     pub settle: Option<TextOrNumber>,
+    /// What ends the run before its time, as Aborted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abort: Option<AbortSpec>,
+}
+
+/// What nobody wants to go on watching. A fork ends every run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
+pub struct AbortSpec {
+    /// No block was final on any node for longer, such as 60s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub silent: Option<TextOrNumber>,
 }
 
 /// One fault: what, when and for how long.

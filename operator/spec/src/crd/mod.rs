@@ -13,7 +13,7 @@ mod status;
 mod testnet;
 
 pub use experiment::{
-    CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus, FaultSpec,
+    AbortSpec, CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus, FaultSpec,
     FaultStatus, LinkSpec, WithinSpec,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use super::{Fields, boolean, count, duration, fields, links, list, number, text};
 use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
-use crate::experiment::{Cut, Expectation, Experiment, Fault, FaultKind, Rest};
+use crate::experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, Rest};
 use crate::links::LinkChange;
 use crate::report::Report;
 use crate::tree::{Node, Value};
 use crate::units::clip;
 
-pub(crate) const FIELDS: &[&str] = &["testnet", "faults", "expect", "baseline", "settle"];
+pub(crate) const FIELDS: &[&str] = &["testnet", "faults", "expect", "baseline", "settle", "abort"];
 
 /// What could be read; `None` was reported, unless the field is optional and absent.
 #[derive(Default)]
@@ -21,6 +21,7 @@ pub(crate) struct Draft {
     pub expect: Vec<ExpectDraft>,
     pub baseline: Option<Duration>,
     pub settle: Option<Duration>,
+    pub abort: Option<Abort>,
     /// Nothing was left out: rules over the whole may be checked.
     pub whole: bool,
 }
@@ -50,6 +51,7 @@ impl From<&Experiment> for Draft {
             expect: experiment.expect.iter().map(ExpectDraft::from).collect(),
             baseline: experiment.baseline,
             settle: experiment.settle,
+            abort: experiment.abort,
             whole: true,
         }
     }
@@ -109,6 +111,7 @@ impl Draft {
             expect: self.expect.iter().map(expectation).collect::<Option<_>>()?,
             baseline: self.baseline,
             settle: self.settle,
+            abort: self.abort,
             origin,
         })
     }
@@ -126,6 +129,7 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
         .and_then(|node| text(report, node, "spec.testnet", "a testnet's name"));
     draft.baseline = spec.get("baseline").and_then(|node| duration(report, node, "spec.baseline"));
     draft.settle = spec.get("settle").and_then(|node| duration(report, node, "spec.settle"));
+    draft.abort = spec.get("abort").and_then(|node| read_abort(report, node));
     if let Some(node) = spec.get("faults") {
         let items = list(report, node, "spec.faults", "faults", MAX_FAULTS).unwrap_or_default();
         draft.faults = items.into_iter().map(|(path, item)| read_fault(report, item, &path)).collect();
@@ -136,6 +140,15 @@ pub(crate) fn read(report: &mut Report, spec: Option<&Node>, name: String) -> Dr
     }
     draft.whole = report.problems.len() == before;
     draft
+}
+
+fn read_abort(report: &mut Report, node: &Node) -> Option<Abort> {
+    let abort = fields(report, node, "spec.abort", &["silent"])?;
+    let silent = abort.get("silent").and_then(|node| duration(report, node, &abort.path("silent")));
+    if abort.get("silent").is_none() {
+        report.problem("spec.abort", "ends nothing: write for example `silent: 60s`");
+    }
+    Some(Abort { silent })
 }
 
 fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {

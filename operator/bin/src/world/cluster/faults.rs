@@ -181,6 +181,7 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
         expect: Vec::new(),
         baseline: None,
         settle: None,
+        abort: None,
         origin: netsplit_spec::Origin::default(),
     }
 }
