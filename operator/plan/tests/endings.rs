@@ -486,3 +486,25 @@ fn a_run_that_nobody_wants_to_watch_any_longer_is_aborted_and_healed() {
     assert!(run.verdict.reasons[0].starts_with("no block was final for 9.0"), "{:?}", run.verdict.reasons);
     assert!(!world.is_cut(), "what it did is undone");
 }
+
+#[test]
+fn what_is_expected_of_the_load_is_judged_from_the_baseline_on() {
+    let crash = "faults: [{name: crash, at: 5s, for: 5s, kill: [full-0]}]";
+    let run = |load_latency_ms, limits: &str| {
+        let mut world = World { load_latency_ms, ..World::default() };
+        let run = world.run(&experiment(&format!("{crash}\n  expect: [{limits}]")), &|_| false);
+        (run.verdict.phase, run.verdict.expectations[0].detail.clone())
+    };
+    // Ten transfers a block, two blocks a second.
+    let (phase, detail) = run(Some(300), "throughput: {atLeast: 15/s}");
+    assert_eq!(phase, Phase::Passed, "{detail}");
+    let (phase, detail) = run(Some(300), "throughput: {atLeast: 25/s}");
+    assert_eq!(phase, Phase::Failed, "{detail}");
+    let (phase, detail) = run(Some(300), "latency: {p50: 310ms, p99: 310ms}");
+    assert_eq!(phase, Phase::Passed, "{detail}");
+    assert!(detail.starts_with("p50 was 30") && detail.ends_with(" transfers"), "{detail}");
+    let (phase, detail) = run(Some(300), "latency: {p50: 310ms, p99: 290ms}");
+    assert_eq!(phase, Phase::Failed, "{detail}");
+    let (phase, detail) = run(None, "latency: {p99: 1s}");
+    assert_eq!((phase, detail.as_str()), (Phase::Invalid, "no load was seen"));
+}

@@ -208,6 +208,31 @@ pub enum Expectation {
     },
     /// No two nodes finalise different blocks at one height, ever.
     Agreement {},
+    /// From the baseline's end to the run's, so many of the load's transfers that became final took no longer.
+    Latency(LatencyLimits),
+    /// From the baseline's end to the run's, so many of the load's transfers became final a second.
+    #[serde(rename_all = "camelCase")]
+    Throughput { at_least: u32 },
+}
+
+/// Longest times from handing a transfer over to its finality, of a half, of nine in ten, of 99 in a hundred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LatencyLimits {
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub p50: Option<Duration>,
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub p90: Option<Duration>,
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub p99: Option<Duration>,
+}
+
+impl LatencyLimits {
+    /// Those that are given: name, share of the transfers, limit.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, f64, Duration)> {
+        [("p50", 0.5, self.p50), ("p90", 0.9, self.p90), ("p99", 0.99, self.p99)]
+            .into_iter()
+            .filter_map(|(name, share, limit)| Some((name, share, limit?)))
+    }
 }
 
 impl Expectation {

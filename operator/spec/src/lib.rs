@@ -21,7 +21,7 @@ mod valid;
 pub mod wan;
 
 pub use check::select;
-pub use experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, NodeFault, Rest};
+pub use experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, NodeFault, Rest};
 pub use files::{Files, NamedFile, named_files};
 pub use links::{BaseLinks, LinkChange, Links, Matrix, MatrixRow};
 pub use problem::{Origin, Problem, Problems};
@@ -73,8 +73,13 @@ pub fn validate(experiment: &Experiment, testnet: &Testnet) -> Result<ValidExper
     }
     let roster = check::Roster::of(testnet);
     let Consensus::Bft { block_time, .. } = testnet.consensus;
-    let valid = check::experiment::Ground { roster: &roster, block_time, faults: testnet.faults }
-        .check(&mut report, experiment);
+    let valid = check::experiment::Ground {
+        roster: &roster,
+        block_time,
+        faults: testnet.faults,
+        load: testnet.load.is_some(),
+    }
+    .check(&mut report, experiment);
     match valid {
         Some(valid) if report.problems.is_empty() => Ok(valid),
         _ => Err(Problems::of(report.problems)),

@@ -195,6 +195,7 @@ struct Known {
     roster: Option<Roster>,
     block_time: std::time::Duration,
     faults: bool,
+    load: bool,
 }
 
 fn check_testnets(drafts: &mut [(Report, Draft)]) -> Vec<Known> {
@@ -206,7 +207,13 @@ fn check_testnets(drafts: &mut [(Report, Draft)]) -> Vec<Known> {
             let Consensus::Bft { block_time, .. } = testnet.consensus;
             let roster =
                 (draft.nodes_known && check_testnet::is_bounded(testnet)).then(|| Roster::of(testnet));
-            known.push(Known { name: testnet.name.clone(), roster, block_time, faults: testnet.faults });
+            known.push(Known {
+                name: testnet.name.clone(),
+                roster,
+                block_time,
+                faults: testnet.faults,
+                load: testnet.load.is_some(),
+            });
         }
     }
     known
@@ -239,6 +246,7 @@ fn finish(drafts: Vec<(Report, Draft)>, testnets: &[Known], problems: &mut Vec<P
                         roster: known.roster.as_ref()?,
                         block_time: known.block_time,
                         faults: known.faults,
+                        load: known.load,
                     })
                 });
                 check_experiment::check(&mut report, &draft, ground.as_ref());

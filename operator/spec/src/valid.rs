@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::{Abort, NodeFault};
+use crate::experiment::{Abort, LatencyLimits, NodeFault};
 use crate::links::Links;
 use crate::units;
 
@@ -93,4 +93,9 @@ pub enum ValidExpectation {
         within: Duration,
     },
     Agreement,
+    Latency(LatencyLimits),
+    /// Transfers a second.
+    Throughput {
+        at_least: u32,
+    },
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Abort, Consensus, Document, Experiment, Fault, FaultKind, Files, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
+    Abort, Consensus, Document, Experiment, Fault, FaultKind, Files, LatencyLimits, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
     Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, parse_with, validate,
     validate_testnet,
 };
@@ -397,4 +397,20 @@ fn what_ends_a_run_early_is_read_with_its_units() {
     assert_eq!(read.abort, Some(Abort { silent: Some(seconds(60)) }));
     assert_eq!(validate(&read, &documents(QUICKSTART).0[0]).unwrap().abort, read.abort);
     assert_eq!(experiment(faults).abort, None);
+}
+
+#[test]
+fn what_is_expected_of_the_load_has_limits_with_units() {
+    let expect = "expect: [latency: {p50: 200ms, p99: 1s}, throughput: {atLeast: 90/s}]";
+    let valid = validate(&experiment(expect), &documents(QUICKSTART).0[0]).unwrap();
+    let limits = LatencyLimits { p50: Some(Duration::from_millis(200)), p90: None, p99: Some(seconds(1)) };
+    let expected = [ValidExpectation::Latency(limits), ValidExpectation::Throughput { at_least: 90 }];
+    assert_eq!(valid.expect, expected);
+    let mut idle = documents(QUICKSTART).0.remove(0);
+    idle.load = None;
+    let told = validate(&experiment(expect), &idle).unwrap_err().to_string();
+    assert!(
+        told.contains("spec.expect[0].latency: `latency` is about a load, and the testnet has none"),
+        "{told}"
+    );
 }

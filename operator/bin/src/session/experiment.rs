@@ -9,9 +9,9 @@ use netsplit_chains::LoadReport;
 use netsplit_observe::NodeView;
 use netsplit_plan::{
     HeldNodes,
-    experiment::{self, Action, FaultStands, State, TimelineEvent, Verdict},
+    experiment::{self, Action, FaultStands, LoadObserved, State, TimelineEvent, Verdict},
 };
-use netsplit_spec::{Links, ValidExperiment};
+use netsplit_spec::{Links, ValidExpectation, ValidExperiment};
 use tokio::{
     sync::{MutexGuard, mpsc},
     task::JoinHandle,
@@ -111,6 +111,11 @@ async fn drive(
     loop {
         tick.tick().await;
         let mut observed = session.observe(&mut watch, &valid.name).await;
+        if is_about_load(valid) {
+            let observe =
+                |load: LoadReport| LoadObserved { committed: load.committed, latencies: load.latencies };
+            observed.load = session.load.report().await.map(observe);
+        }
         if events.is_closed() {
             observed.abort = Some("aborted by the user".to_owned());
         }
@@ -145,6 +150,14 @@ async fn drive(
             }
         }
     }
+}
+
+/// Whether anything is expected of the load.
+fn is_about_load(valid: &ValidExperiment) -> bool {
+    let is = |expected: &ValidExpectation| {
+        matches!(expected, ValidExpectation::Latency(_) | ValidExpectation::Throughput { .. })
+    };
+    valid.expect.iter().any(is)
 }
 
 fn acts(action: &Action) -> bool {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
+use netsplit_plan::experiment::Spread;
 use serde::Serialize;
 
 use crate::client::RefusalKind;
@@ -37,6 +38,9 @@ pub struct LoadReport {
     pub seconds: f64,
     /// Whether the chain checks a signature on each transfer.
     pub signatures_checked: bool,
+    /// All latencies, so that those of a time can be told.
+    #[serde(skip)]
+    pub latencies: Spread,
 }
 
 impl LoadReport {
@@ -133,6 +137,10 @@ impl Counters {
 
     /// `ran` is how long the load has run, `offered` what its rate asked for.
     pub fn report(&self, offered: u64, ran: Duration, signatures_checked: bool) -> LoadReport {
+        let mut latencies = Spread::default();
+        for value in self.latency.iter_recorded() {
+            latencies.record(value.value_iterated_to(), value.count_at_value());
+        }
         let over = ran.max(self.last_commit).as_secs_f64();
         let quantile = |q: f64| self.latency.value_at_quantile(q) as f64 / 1000.0;
         LoadReport {
@@ -158,6 +166,7 @@ impl Counters {
             },
             seconds: ran.as_secs_f64(),
             signatures_checked,
+            latencies,
         }
     }
 }

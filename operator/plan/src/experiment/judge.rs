@@ -1,11 +1,12 @@
 //! Each expectation, judged on what was seen.
 
-use netsplit_spec::{NodeIndex, ValidExpectation, units::format_duration};
+use netsplit_spec::{LatencyLimits, NodeIndex, ValidExpectation, units::format_duration};
 use serde::{Deserialize, Serialize};
 
 use super::agreement::Agreement;
 use super::faults::FaultState;
 use super::limits::{REPORT_GRACE_MS, UNWATCHED_MS};
+use super::load::LoadSeen;
 use super::log::seconds;
 use super::nodes::{Fresh, Nodes};
 use super::pressure::Pressure;
@@ -49,6 +50,10 @@ enum Rule {
         longest: (u64, u64),
     },
     Agreement,
+    Latency(LatencyLimits),
+    Throughput {
+        at_least: u32,
+    },
 }
 
 /// What the rules look at.
@@ -58,6 +63,7 @@ pub(crate) struct View<'a> {
     pub faults: &'a [FaultState],
     pub pressure: &'a Pressure,
     pub agreement: &'a Agreement,
+    pub load: &'a LoadSeen,
     /// When the run's clock was zero.
     pub zero_ms: u64,
     /// Nothing more will be watched: judge now.
@@ -121,6 +127,14 @@ impl Judge {
                 Rule::Progress { within_ms: ms(*within), longest: (0, 0) },
             ),
             ValidExpectation::Agreement => ("agreement".to_owned(), Rule::Agreement),
+            ValidExpectation::Latency(limits) => {
+                let one = |(name, _, limit)| format!("{name} {}", format_duration(limit));
+                let given: Vec<String> = limits.given().map(one).collect();
+                (format!("latency {}", given.join(", ")), Rule::Latency(*limits))
+            }
+            ValidExpectation::Throughput { at_least } => {
+                (format!("throughput of at least {at_least}/s"), Rule::Throughput { at_least: *at_least })
+            }
         };
         Self { text, rule, result: None }
     }
@@ -173,7 +187,7 @@ impl Judge {
                         back_ms[block.node].get_or_insert(block.at_ms);
                     }
                 }
-                Rule::Recover { .. } | Rule::Progress { .. } | Rule::Agreement => {}
+                _ => {}
             }
         }
     }
@@ -224,6 +238,8 @@ impl Judge {
             }
             Rule::Progress { within_ms, longest } => progress(view, *within_ms, *longest),
             Rule::Agreement => agreement(view),
+            Rule::Latency(limits) => latency(view, limits),
+            Rule::Throughput { at_least } => throughput(view, *at_least),
         };
         self.result = ruling.map(|ruling| ExpectationResult {
             text: self.text.clone(),
@@ -240,7 +256,7 @@ impl Judge {
 
     /// Its judgement ends no sooner than the end of the run.
     pub fn waits_for_end(&self) -> bool {
-        matches!(self.rule, Rule::Progress { .. } | Rule::Agreement)
+        !matches!(self.rule, Rule::Stall { .. } | Rule::Recover { .. })
     }
 }
 
@@ -387,6 +403,49 @@ fn agreement(view: &View<'_>) -> Option<Ruling> {
     }
     let detail = format!("{} blocks compared, to height {}", view.agreement.compared(), view.nodes.height);
     Some(Ruling::passed(detail, None))
+}
+
+fn latency(view: &View<'_>, limits: &LatencyLimits) -> Option<Ruling> {
+    if !view.at_end {
+        return None;
+    }
+    let window = match view.load.window() {
+        Ok(window) => window,
+        Err(why) => return Some(Ruling::invalid(why)),
+    };
+    let mut seen = Vec::new();
+    let mut missed = false;
+    for (name, share, limit) in limits.given() {
+        let Some(ms) = window.latency_ms(share) else {
+            let detail = "no transfer of the load became final".to_owned();
+            return Some(Ruling::missed(view, (window.from_ms, window.to_ms), detail, None));
+        };
+        missed |= ms > limit.as_secs_f64() * 1_000.0;
+        seen.push(format!("{name} was {ms:.0} ms"));
+    }
+    let detail = format!("{} of {} transfers", seen.join(", "), window.committed);
+    Some(if missed {
+        Ruling::missed(view, (window.from_ms, window.to_ms), detail, None)
+    } else {
+        Ruling::passed(detail, None)
+    })
+}
+
+fn throughput(view: &View<'_>, at_least: u32) -> Option<Ruling> {
+    if !view.at_end {
+        return None;
+    }
+    let window = match view.load.window() {
+        Ok(window) => window,
+        Err(why) => return Some(Ruling::invalid(why)),
+    };
+    let lasted = seconds(window.to_ms.saturating_sub(window.from_ms));
+    let detail = format!("{:.1}/s, {} transfers final in {lasted}", window.per_second(), window.committed);
+    Some(if window.per_second() < f64::from(at_least) {
+        Ruling::missed(view, (window.from_ms, window.to_ms), detail, None)
+    } else {
+        Ruling::passed(detail, None)
+    })
 }
 
 /// What the first conflict is; empty without one.

@@ -25,6 +25,7 @@ mod agreement;
 mod faults;
 mod judge;
 pub mod limits;
+mod load;
 mod log;
 mod nodes;
 mod observed;
@@ -32,7 +33,8 @@ mod pressure;
 mod verdict;
 
 pub use faults::FaultStands;
-pub use observed::{FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed};
+pub use load::Spread;
+pub use observed::{FaultObserved, FinalBlock, HostPressure, LoadObserved, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
 use netsplit_spec::{Abort, Links, Pick, ValidExperiment};
@@ -43,6 +45,7 @@ use agreement::Agreement;
 use faults::FaultState;
 use judge::{Judge, View};
 use limits::{BASELINE_WAIT_MS, FRESH_MS, PENDING_MS, PROOF_MS, REPORT_GRACE_MS};
+use load::LoadSeen;
 use log::{Log, Timeline, seconds};
 use nodes::{Fresh, Nodes};
 use pressure::Pressure;
@@ -74,6 +77,8 @@ pub struct State {
     /// For the reader, from the first step.
     #[serde(default)]
     notes: Vec<String>,
+    #[serde(default)]
+    load: LoadSeen,
     #[serde(default)]
     abort: Option<Abort>,
     ending: Option<Ending>,
@@ -132,6 +137,7 @@ pub fn start(experiment: &ValidExperiment, now_ms: u64) -> State {
         links_off_since_ms: None,
         silent: false,
         notes: experiment.picks.iter().map(|pick| picked(pick, &experiment.nodes)).collect(),
+        load: LoadSeen::default(),
         abort: experiment.abort,
         ending: None,
         verdict: None,
@@ -241,6 +247,9 @@ impl State {
             judge.see(&fresh, &self.faults);
         }
         self.note_finality(log, &fresh);
+        if matches!(self.phase, Phase::Running | Phase::Recovering) {
+            self.load.see(log.now_ms, observed.load.as_ref());
+        }
         let abort = observed.abort.clone().or_else(|| self.given_up(log.now_ms));
         self.decide(log, invalid, abort.as_ref());
         if self.ending.is_none() {
@@ -432,6 +441,7 @@ impl State {
             faults: &self.faults,
             pressure: &self.pressure,
             agreement: &self.agreement,
+            load: &self.load,
             zero_ms: self.zero_ms.unwrap_or(now_ms),
             at_end,
         }

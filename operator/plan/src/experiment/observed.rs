@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::load::Spread;
+
 /// Everything seen since the last step.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Observed {
@@ -12,6 +14,9 @@ pub struct Observed {
     /// A link that no fault touches is measured to be something else than the testnet asks for. One sentence.
     #[serde(default)]
     pub link_problem: Option<String>,
+    /// The testnet's own load since it started, if there is one.
+    #[serde(default)]
+    pub load: Option<LoadObserved>,
     pub host: HostPressure,
     /// Set when the run must end: the user asked, the testnet is gone. Says why.
     pub abort: Option<String>,
@@ -43,6 +48,15 @@ pub struct FinalBlock {
     pub id: String,
     /// When this node finalised it.
     pub at_ms: u64,
+}
+
+/// Counts of a load since its start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoadObserved {
+    /// Transfers that are final.
+    pub committed: u64,
+    /// From handing them over to their finality.
+    pub latencies: Spread,
 }
 
 /// What the links report about a fault.

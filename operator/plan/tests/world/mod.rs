@@ -1,8 +1,8 @@
 //! A chain, its links and a caller of the state machine, all on a simulated clock.
 
 use netsplit_plan::experiment::{
-    Action, FaultObserved, FinalBlock, HostPressure, NodeObserved, Observed, Phase, State, Verdict, resume,
-    start, step,
+    Action, FaultObserved, FinalBlock, HostPressure, LoadObserved, NodeObserved, Observed, Phase, Spread,
+    State, Verdict, resume, start, step,
 };
 use netsplit_plan::{CutRect, HeldNodes, NodeFault, NodeIndex};
 use netsplit_spec::{Document, ValidExperiment, parse, validate};
@@ -46,6 +46,8 @@ pub struct World {
     /// The caller does not step at these times.
     pub asleep: When,
     pub loses_blocks: u64,
+    /// A load of ten transfers a block, each of which takes so long to become final.
+    pub load_latency_ms: Option<u64>,
     /// The fault of an earlier run under the same name is still told of.
     pub tells_old_news: bool,
     /// Checks at every step that the state survives being persisted; else only where the caller dies.
@@ -119,6 +121,7 @@ impl Default for World {
             abort_at: None,
             asleep: Box::new(|_| false),
             loses_blocks: 0,
+            load_latency_ms: None,
             tells_old_news: false,
             thorough: true,
             now: Now {
@@ -141,6 +144,7 @@ metadata: {{name: quickstart}}
 spec:
   consensus: {{bft: {{blockTime: 500ms}}}}
   nodes: [{{name: validator, role: validator, count: 4}}, {{name: full, role: full, count: 2}}]
+  load: {{transfersPerSecond: 20}}
 ---
 apiVersion: netsplit.dev/v1alpha1
 kind: Experiment
@@ -354,6 +358,12 @@ impl World {
             }))
             .collect();
         let abort = self.abort_at.filter(|at| now >= *at).map(|_| "interrupted by the user".to_owned());
-        Observed { nodes, faults, link_problem: None, host: (self.host)(now), abort }
+        let load = self.load_latency_ms.map(|ms| {
+            let committed = 10 * (self.now.height - 10);
+            let mut latencies = Spread::default();
+            latencies.record(ms * 1_000, committed);
+            LoadObserved { committed, latencies }
+        });
+        Observed { nodes, faults, link_problem: None, load, host: (self.host)(now), abort }
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Ground<'a> {
     pub block_time: Duration,
     /// Whether links can be broken.
     pub faults: bool,
+    /// Whether it has one of its own.
+    pub load: bool,
 }
 
 /// `None` if there was a problem, or if `ground` is not known.
@@ -222,6 +224,21 @@ fn expectation_of(
     bounded(report, &format!("{path}.within"), draft.within, (Duration::from_millis(1), LONGEST_WATCH));
     match draft.word {
         "agreement" => Some(vec![ValidExpectation::Agreement]),
+        "latency" | "throughput" if ground.is_some_and(|ground| !ground.load) => {
+            report.problem(
+                &path,
+                format!("`{}` is about a load, and the testnet has none: add `load` to it", draft.word),
+            );
+            None
+        }
+        "latency" => {
+            for (name, _, limit) in draft.latency.given() {
+                let range = (Duration::from_millis(1), LONGEST_WATCH);
+                bounded(report, &format!("{path}.{name}"), Some(limit), range);
+            }
+            Some(vec![ValidExpectation::Latency(draft.latency)])
+        }
+        "throughput" => Some(vec![ValidExpectation::Throughput { at_least: draft.at_least? }]),
         "progress" => {
             slower_than_blocks(report, &path, draft, ground);
             Some(vec![ValidExpectation::Progress { within: draft.within? }])

@@ -196,6 +196,39 @@ pub struct ExpectSpec {
     /// No two nodes make different blocks final at one height, ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<AgreementSpec>,
+    /// Of the load's transfers that became final after the baseline, so many took no longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<LatencySpec>,
+    /// So many of the load's transfers became final a second, from the baseline's end to the run's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub throughput: Option<ThroughputSpec>,
+}
+
+/// Longest times from handing a transfer over to its finality.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(extend("minProperties" = 1))]
+pub struct LatencySpec {
+    /// Of a half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub p50: Option<TextOrNumber>,
+    /// Of nine in ten.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub p90: Option<TextOrNumber>,
+    /// Of 99 in a hundred.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub p99: Option<TextOrNumber>,
+}
+
+/// The least that the load must reach.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ThroughputSpec {
+    /// Transfers a second, such as 90/s.
+    #[schemars(schema_with = "schema::rate")]
+    pub at_least: TextOrNumber,
 }
 
 /// A time limit after a fault.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Fields, boolean, count, duration, fields, links, list, number, text};
+use super::{Fields, boolean, count, duration, fields, links, list, number, rate, text};
 use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
-use crate::experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, Rest};
+use crate::experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, Rest};
 use crate::links::LinkChange;
 use crate::report::Report;
 use crate::tree::{Node, Value};
@@ -36,10 +36,18 @@ pub(crate) struct FaultDraft {
 }
 
 pub(crate) struct ExpectDraft {
-    /// `stall`, `recover`, `progress` or `agreement`; empty if it could not be read.
+    /// One of [`WORDS`]; empty if it could not be read.
     pub word: &'static str,
     pub within: Option<Duration>,
     pub after: Option<String>,
+    pub latency: LatencyLimits,
+    pub at_least: Option<u32>,
+}
+
+impl ExpectDraft {
+    fn new(word: &'static str) -> Self {
+        Self { word, within: None, after: None, latency: LatencyLimits::default(), at_least: None }
+    }
 }
 
 impl From<&Experiment> for Draft {
@@ -72,13 +80,20 @@ impl From<&Fault> for FaultDraft {
 
 impl From<&Expectation> for ExpectDraft {
     fn from(expectation: &Expectation) -> Self {
-        let (word, within, after) = match expectation {
-            Expectation::Stall { within, after } => ("stall", Some(*within), after.clone()),
-            Expectation::Recover { within, after } => ("recover", Some(*within), after.clone()),
-            Expectation::Progress { within } => ("progress", Some(*within), None),
-            Expectation::Agreement {} => ("agreement", None, None),
-        };
-        Self { word, within, after }
+        match expectation {
+            Expectation::Stall { within, after } => {
+                Self { within: Some(*within), after: after.clone(), ..Self::new("stall") }
+            }
+            Expectation::Recover { within, after } => {
+                Self { within: Some(*within), after: after.clone(), ..Self::new("recover") }
+            }
+            Expectation::Progress { within } => Self { within: Some(*within), ..Self::new("progress") },
+            Expectation::Agreement {} => Self::new("agreement"),
+            Expectation::Latency(limits) => Self { latency: *limits, ..Self::new("latency") },
+            Expectation::Throughput { at_least } => {
+                Self { at_least: Some(*at_least), ..Self::new("throughput") }
+            }
+        }
     }
 }
 
@@ -101,6 +116,8 @@ impl Draft {
                 "recover" => Expectation::Recover { within: draft.within?, after: draft.after.clone() },
                 "progress" => Expectation::Progress { within: draft.within? },
                 "agreement" => Expectation::Agreement {},
+                "latency" => Expectation::Latency(draft.latency),
+                "throughput" => Expectation::Throughput { at_least: draft.at_least? },
                 _ => return None,
             })
         };
@@ -289,10 +306,39 @@ fn selector(report: &mut Report, node: &Node, path: &str) -> Option<String> {
     text(report, node, path, "a node's or a group's name")
 }
 
-const WORDS: [&str; 4] = ["stall", "recover", "progress", "agreement"];
+const WORDS: [&str; 6] = ["stall", "recover", "progress", "agreement", "latency", "throughput"];
+
+/// Of those that are about a load.
+fn example_of(word: &str) -> Option<&'static str> {
+    match word {
+        "latency" => Some("{p99: 500ms}"),
+        "throughput" => Some("{atLeast: 90/s}"),
+        _ => None,
+    }
+}
+
+/// What the load must show.
+fn read_limits(report: &mut Report, node: &Node, path: &str, draft: &mut ExpectDraft) {
+    if draft.word == "throughput" {
+        let Some(inner) = fields(report, node, path, &["atLeast"]) else { return };
+        let node = inner.need(report, "atLeast", "atLeast: 90/s");
+        draft.at_least = node.and_then(|node| rate(report, node, &inner.path("atLeast")));
+        return;
+    }
+    let Some(inner) = fields(report, node, path, &["p50", "p90", "p99"]) else { return };
+    let before = report.problems.len();
+    let mut limit = |name: &str| {
+        let node = inner.get(name)?;
+        duration(report, node, &inner.path(name))
+    };
+    draft.latency = LatencyLimits { p50: limit("p50"), p90: limit("p90"), p99: limit("p99") };
+    if draft.latency.given().next().is_none() && report.problems.len() == before {
+        report.problem(path, "has no limit: write for example `p99: 500ms`");
+    }
+}
 
 fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft {
-    let mut draft = ExpectDraft { word: "", within: None, after: None };
+    let mut draft = ExpectDraft::new("");
     // `- agreement` reads as `- agreement: {}`.
     if let Value::Scalar { text, quoted: false } = &node.value
         && let Some(word) = WORDS.into_iter().find(|word| word == text)
@@ -300,6 +346,8 @@ fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft
         draft.word = word;
         if matches!(word, "stall" | "recover") {
             report.problem(path, format!("`{word}` needs a time: write `{word}: {{within: 5s}}`"));
+        } else if let Some(example) = example_of(word) {
+            report.problem(path, format!("`{word}` needs a limit: write `{word}: {example}`"));
         } else if word == "progress" {
             draft.within = Some(Expectation::DEFAULT_PROGRESS);
         }
@@ -328,12 +376,19 @@ fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft
         }
     };
     draft.word = word;
+    let at = outer.path(word);
+    if let Some(example) = example_of(word) {
+        match outer.get(word) {
+            Some(node) => read_limits(report, node, &at, &mut draft),
+            None => report.problem(&at, format!("needs a limit: write for example `{example}`")),
+        }
+        return draft;
+    }
     let known: &[&str] = match word {
         "stall" | "recover" => &["within", "after"],
         "progress" => &["within"],
         _ => &[],
     };
-    let at = outer.path(word);
     let inner = match outer.get(word) {
         None => None,
         Some(Node { value: Value::Map(entries), .. }) if entries.is_empty() => None,
