@@ -188,6 +188,33 @@ fn a_users_own_matrix_and_faults_by_region() {
     lab.assert_nothing_left();
 }
 
+/// A ramp is proven at its end, and no sooner.
+#[test]
+fn a_link_that_grows_slower_is_proven_at_its_end() {
+    let lab = Lab::new();
+    let mut experiment = Experiment { lasts: 9, ..Experiment::halves("ramp") }
+        .expect("progress: {within: 5s}")
+        .expect("agreement: {}");
+    experiment.fault =
+        "ramp: {over: 4s}\n      link: {from: [validator-0], to: [validator-1], latency: 80ms}".to_owned();
+    let file = lab.write("ramp.yaml", &experiment.with(&Testnet::new("ramp")));
+    let mut run = lab.start(&["run", &file, "--json"]);
+    run.wait_for("split applied", MOMENT);
+    let between = |link: &Link| {
+        let measured = link.measured.as_ref().and_then(|measured| measured.latency_ms);
+        measured.is_some_and(|ms| ms > 15.0 && ms < 75.0)
+    };
+    until("it is on its way", MOMENT, || lab.links("ramp").iter().any(between));
+    let (code, outcome) = run.verdict();
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::PASSED, "Passed"), "{}", outcome.words());
+    let evidence = &outcome.faults[0].evidence;
+    assert!(
+        evidence.starts_with("2 links measured: 80.") || evidence.starts_with("2 links measured: 79."),
+        "{evidence}"
+    );
+    lab.assert_nothing_left();
+}
+
 /// While the agents hang, the rules of their queues end by themselves: the links are fast, whatever was asked.
 #[test]
 fn slow_links_that_nobody_holds_are_invalid() {

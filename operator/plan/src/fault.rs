@@ -1,6 +1,8 @@
 //! Faults compiled to directed links, and to nodes.
 
-use netsplit_spec::{Links, NodeFault, NodeIndex, ValidFault, ValidFaultKind};
+use std::time::Duration;
+
+use netsplit_spec::{Links, NodeFault, NodeIndex, Ramp, Share, ValidFault, ValidFaultKind};
 use serde::{Deserialize, Serialize};
 
 /// Every directed link from a node in `from` to another node in `to` is cut. Sorted, without duplicates.
@@ -31,9 +33,34 @@ pub struct FaultPlan {
     /// How the links are changed; `None`: they are cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub links: Option<Links>,
+    /// How `links` are reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
     /// What is done to nodes; then it has no `rects`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held: Option<HeldNodes>,
+}
+
+/// From one step of a ramp to the next.
+const RAMP_STEP_MS: u64 = 500;
+
+/// What links are changed to that go to `goal` by a ramp, so long after they began to; from then on, what they stay at.
+/// The first step is taken at once, so that the last one leaves the most time.
+pub fn ramped(ramp: &Ramp, goal: Links, since_ms: u64) -> Links {
+    let steps = (ramp.over.as_millis() as u64).div_ceil(RAMP_STEP_MS).max(1);
+    let step = (since_ms / RAMP_STEP_MS + 1).min(steps);
+    let between = |from: u64, to: u64| {
+        let moved = u128::from(from.abs_diff(to)) * u128::from(step) / u128::from(steps);
+        if from < to { from + moved as u64 } else { from - moved as u64 }
+    };
+    let micros = |latency: Duration| latency.as_micros() as u64;
+    let millionths = |loss: Share| u64::from(loss.as_millionths());
+    let latency = goal
+        .latency
+        .map(|to| between(micros(ramp.latency.unwrap_or_default()), micros(to)))
+        .map(Duration::from_micros);
+    let loss = goal.loss.map(|to| between(millionths(ramp.loss.unwrap_or_default()), millionths(to)));
+    Links { latency, loss: loss.map(|loss| Share::millionths(loss as u32)), ..goal }
 }
 
 /// The links and nodes of one fault, in a fixed order.
@@ -60,6 +87,7 @@ pub fn compile(fault: &ValidFault) -> FaultPlan {
         lasts_ms: fault.lasts.as_millis() as u64,
         rects,
         links,
+        ramp: fault.ramp,
         held,
     }
 }

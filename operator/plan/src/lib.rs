@@ -8,8 +8,8 @@ mod links;
 mod preview;
 mod testnet;
 
-pub use fault::{CutRect, FaultPlan, HeldNodes, compile};
+pub use fault::{CutRect, FaultPlan, HeldNodes, compile, ramped};
 pub use links::{Base, LinkFault, LinkRow, base_links, faulted_links};
-pub use netsplit_spec::{NodeFault, NodeIndex, seed_of};
+pub use netsplit_spec::{NodeFault, NodeIndex, Ramp, seed_of};
 pub use preview::{Stretch, preview};
 pub use testnet::{PlannedNode, TestnetPlan, plan_testnet};

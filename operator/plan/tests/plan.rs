@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netsplit_plan::{
-    Base, CutRect, LinkFault, NodeIndex, base_links, compile, expected::Expected, faulted_links,
-    plan_testnet, seed_of,
+    Base, CutRect, LinkFault, NodeIndex, Ramp, base_links, compile, expected::Expected, faulted_links,
+    plan_testnet, ramped, seed_of,
 };
 use netsplit_spec::{
     BaseLinks, Document, Links, Matrix, MatrixRow, Share, Testnet, Topology, ValidFault, ValidFaultKind,
@@ -70,7 +70,7 @@ fn union<'a>(rects: impl IntoIterator<Item = &'a CutRect>) -> Links2 {
 }
 
 fn fault(kind: ValidFaultKind) -> ValidFault {
-    ValidFault { id: "f".to_owned(), at: Duration::ZERO, lasts: Duration::from_secs(1), kind }
+    ValidFault { id: "f".to_owned(), at: Duration::ZERO, lasts: Duration::from_secs(1), ramp: None, kind }
 }
 
 /// The definition, link by link: told apart from the compiler on purpose.
@@ -317,4 +317,28 @@ fn a_half_half_cut_stays_small() {
         plan.rects.iter().map(|rect| (rect.from.len(), rect.to.len())).collect::<Vec<_>>(),
         [(50, 50), (50, 50)]
     );
+}
+
+#[test]
+fn a_ramp_goes_in_equal_steps_to_what_the_link_says_and_stays() {
+    let ms = Duration::from_millis;
+    let ramp = Ramp { over: ms(2_000), latency: Some(ms(20)), loss: None };
+    let goal = Links {
+        latency: Some(ms(100)),
+        loss: Some(Share::millionths(40_000)),
+        jitter: Some(ms(5)),
+        ..Links::default()
+    };
+    let at = |since_ms| {
+        let links = ramped(&ramp, goal, since_ms);
+        assert_eq!(links.jitter, goal.jitter, "what has no ramp is there at once");
+        (links.latency.unwrap().as_millis(), links.loss.unwrap().as_millionths())
+    };
+    assert_eq!(
+        [0, 499, 500, 1_000, 1_499].map(at),
+        [(40, 10_000), (40, 10_000), (60, 20_000), (80, 30_000), (80, 30_000)]
+    );
+    assert_eq!([1_500, 2_000, 90_000].map(at), [(100, 40_000); 3]);
+    let down = Ramp { over: ms(1_000), latency: Some(ms(200)), loss: Some(Share::ALL) };
+    assert_eq!(ramped(&down, goal, 0).latency, Some(ms(150)), "it may get better, too");
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::links::LinkChange;
 use crate::problem::Origin;
-use crate::units;
+use crate::units::{self, Share};
 
 /// Faults on a clock, and what the chain must do meanwhile. Without `expect` it is a plain fault.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,8 +87,24 @@ pub struct Fault {
     /// How often it comes in all; its occurrences are called `name/1`, `name/2`, ...
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeat: Option<u32>,
+    /// Of a `link`: how it grows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
     #[serde(flatten)]
     pub kind: FaultKind,
+}
+
+/// Latency and loss of a `link` go from these to what the link says, in equal steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ramp {
+    #[serde(with = "units::serde_duration")]
+    pub over: Duration,
+    /// None means zero.
+    #[serde(default, with = "units::serde_duration_option", skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Duration>,
+    /// None means zero.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub loss: Option<Share>,
 }
 
 /// What a fault does. Nodes are given by selectors: a group (`validator`: all of it), one node (`validator-0`),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::experiment::{Abort, LatencyLimits, NodeFault};
+use crate::experiment::{Abort, LatencyLimits, NodeFault, Ramp};
 use crate::links::Links;
 use crate::units;
 
@@ -52,6 +52,9 @@ pub struct ValidFault {
     pub at: Duration,
     #[serde(with = "units::serde_duration")]
     pub lasts: Duration,
+    /// Of a `link` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<Ramp>,
     pub kind: ValidFaultKind,
 }
 

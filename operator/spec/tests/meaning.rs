@@ -154,6 +154,7 @@ fn documents_that_were_never_text_are_checked_too() {
             lasts: seconds(20),
             every: None,
             repeat: None,
+            ramp: None,
             kind: FaultKind::Partition {
                 partition: vec![vec!["validator".to_owned()], vec!["ful".to_owned()]],
                 rest: Some(Rest::Word("isolate".to_owned())),

@@ -413,6 +413,27 @@ fn each_kind_of_mistake_in_an_experiment() {
             "write for example `silent: 60s`",
         ),
         (f("pause: []"), format!("{at}.pause: "), "names no node"),
+        (f("ramp: {over: 5s}, kill: [validator-0]"), format!("{at}.ramp: "), "only a `link` has a `ramp`"),
+        (
+            f("ramp: {over: 14s}, link: {from: [full-0], to: [full-1], latency: 1ms}"),
+            format!("{at}.ramp.over: "),
+            "of the 15s that the fault lasts: make that 16s or more",
+        ),
+        (
+            f("ramp: {over: 5s, loss: 1%}, link: {from: [full-0], to: [full-1], latency: 1ms}"),
+            format!("{at}.ramp.loss: "),
+            "leads nowhere",
+        ),
+        (
+            f("ramp: {over: 5s}, link: {from: [full-0], to: [full-1], rate: 1mbit}"),
+            format!("{at}.ramp: "),
+            "has nothing to change",
+        ),
+        (
+            f("ramp: {latency: 1ms}, link: {from: [full-0], to: [full-1], latency: 1ms}"),
+            format!("{at}.ramp.over: "),
+            "is missing",
+        ),
         (f("every: 30s, kill: [validator-0]"), format!("{at}.every: "), "needs `repeat` beside it"),
         (f("repeat: 5, kill: [validator-0]"), format!("{at}.repeat: "), "needs `every` beside it"),
         (f("every: 15s, repeat: 5, kill: [validator-0]"), format!("{at}.every: "), "16s is the least"),

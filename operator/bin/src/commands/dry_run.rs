@@ -49,6 +49,11 @@ fn text(valid: &ValidExperiment, base: Links, stretch: &Stretch) -> String {
         time(stretch.to_ms),
         phase(valid, stretch)
     );
+    for (fault, ramp) in valid.faults.iter().filter_map(|fault| Some((fault, fault.ramp?))) {
+        if stretch.faults.contains(&fault.id) {
+            out += &format!("  {} reaches this after {}\n", fault.id, format_duration(ramp.over));
+        }
+    }
     let node = |index: usize| valid.nodes[index].as_str();
     for (index, what) in &stretch.nodes {
         out += &format!("  {}: {}\n", node(*index), what.as_str());

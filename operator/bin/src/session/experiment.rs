@@ -8,10 +8,10 @@ use netsplit_backend::CutRect;
 use netsplit_chains::LoadReport;
 use netsplit_observe::NodeView;
 use netsplit_plan::{
-    HeldNodes,
+    HeldNodes, Ramp,
     experiment::{self, Action, FaultStands, LoadObserved, State, TimelineEvent, Verdict},
 };
-use netsplit_spec::{Links, ValidExpectation, ValidExperiment};
+use netsplit_spec::{Links, ValidExpectation, ValidExperiment, format_duration};
 use tokio::{
     sync::{MutexGuard, mpsc},
     task::JoinHandle,
@@ -191,8 +191,8 @@ impl Hands {
         let (session, owner) = (Arc::clone(session), owner.to_owned());
         self.0 = Some(tokio::spawn(async move {
             let done = match action {
-                Action::ApplyFault { id, rects, links, held, lasts_ms } => {
-                    let does = Does { rects: &rects, links, held: held.as_ref() };
+                Action::ApplyFault { id, rects, links, ramp, held, lasts_ms } => {
+                    let does = Does { rects: &rects, links, ramp, held: held.as_ref() };
                     session.faults.ensure(wanted(&session, &owner, &id, does, lasts_ms)).await
                 }
                 Action::HealFault { id } => {
@@ -214,7 +214,7 @@ pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
             session,
             owner,
             fault.id,
-            Does { rects: fault.rects, links: fault.links, held: fault.held },
+            Does { rects: fault.rects, links: fault.links, ramp: fault.ramp, held: fault.held },
             fault.lasts_ms,
         ),
         applied_at_ms: fault.applied_at_ms,
@@ -230,6 +230,7 @@ pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
 struct Does<'a> {
     rects: &'a [netsplit_plan::CutRect],
     links: Option<Links>,
+    ramp: Option<Ramp>,
     held: Option<&'a HeldNodes>,
 }
 
@@ -244,20 +245,22 @@ fn wanted(session: &Session, owner: &str, id: &str, does: Does<'_>, lasts_ms: u6
     Wanted {
         owner: owner.to_owned(),
         name: id.to_owned(),
-        description: held.as_ref().map_or_else(|| describe(&rects, links), Held::to_string),
+        description: held.as_ref().map_or_else(|| describe(&rects, links, does.ramp), Held::to_string),
         shape: None,
         rects,
         links,
+        ramp: does.ramp,
         held,
         lasts: Some(Duration::from_millis(lasts_ms)),
     }
 }
 
-fn describe(rects: &[CutRect], links: Option<Links>) -> String {
+fn describe(rects: &[CutRect], links: Option<Links>, ramp: Option<Ramp>) -> String {
     let sides: Vec<String> =
         rects.iter().map(|rect| format!("{} -> {}", rect.from.join(","), rect.to.join(","))).collect();
     let sides = sides.join("; ");
-    links.map_or_else(|| sides.clone(), |links| format!("{sides}: {links}"))
+    let grows = ramp.map(|ramp| format!(", over {}", format_duration(ramp.over))).unwrap_or_default();
+    links.map_or_else(|| sides.clone(), |links| format!("{sides}: {links}{grows}"))
 }
 
 fn outcome(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netsplit_spec::{Links, NodeFault, NodeIndex};
+use netsplit_spec::{Links, NodeFault, NodeIndex, Ramp};
 use serde::{Deserialize, Serialize};
 
 use super::Action;
@@ -39,6 +39,8 @@ pub struct FaultStands<'a> {
     pub rects: &'a [CutRect],
     /// What its links are changed to; none: they are cut.
     pub links: Option<Links>,
+    /// How `links` are reached.
+    pub ramp: Option<Ramp>,
     /// What is done to nodes; then it has no `rects`.
     pub held: Option<&'a HeldNodes>,
     pub lasts_ms: u64,
@@ -58,6 +60,7 @@ impl FaultState {
             id: &self.plan.id,
             rects: &self.plan.rects,
             links: self.plan.links,
+            ramp: self.plan.ramp,
             held: self.plan.held.as_ref(),
             lasts_ms: self.plan.lasts_ms,
             applied_at_ms: self.applied_at_ms,
@@ -220,8 +223,9 @@ impl FaultState {
             }
             return None;
         }
-        // A proof that lapses is given as much time to come back as the first one had.
-        let start_ms = if self.proven_at_ms.is_none() { applied_at_ms } else { now_ms };
+        // A proof that lapses is given as much time to come back as the first one had. On its way a ramp proves nothing.
+        let ramp_ms = self.plan.ramp.map_or(0, |ramp| ramp.over.as_millis() as u64);
+        let start_ms = if self.proven_at_ms.is_none() { applied_at_ms + ramp_ms } else { now_ms };
         let since = *self.unproven_since_ms.get_or_insert(start_ms);
         (now_ms.saturating_sub(since) > self.proof_ms()).then(|| {
             format!("fault `{}` was applied, but without proof for {}", self.id(), seconds(self.proof_ms()))
@@ -318,6 +322,7 @@ impl FaultState {
                 id: self.plan.id.clone(),
                 rects: self.plan.rects.clone(),
                 links: self.plan.links,
+                ramp: self.plan.ramp,
                 held: self.plan.held.clone(),
                 lasts_ms: self.plan.lasts_ms,
             })

@@ -478,6 +478,7 @@ mod tests {
             lasts_ms: 1_000,
             rects: Vec::new(),
             links: None,
+            ramp: None,
             held: None,
         };
         let mut fault = FaultState::new(plan);

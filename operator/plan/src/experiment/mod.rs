@@ -37,7 +37,7 @@ pub use load::Spread;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, LoadObserved, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
-use netsplit_spec::{Abort, Links, Pick, ValidExperiment};
+use netsplit_spec::{Abort, Links, Pick, Ramp, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{CutRect, FaultPlan, HeldNodes, compile};
@@ -98,13 +98,14 @@ struct Ending {
 #[must_use]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Action {
-    /// Cut these links, or change them if `links` says how, or do to the nodes what `held` says, under a lease that is
+    /// Cut these links, or change them if `links` says how, by a `ramp` if there is one, or do to the nodes what `held` says, under a lease that is
     /// renewed until `HealFault`, which comes `lasts_ms` after [`FaultObserved::applied_at_ms`]. Repeated until that is
     /// set.
     ApplyFault {
         id: String,
         rects: Vec<CutRect>,
         links: Option<Links>,
+        ramp: Option<Ramp>,
         held: Option<HeldNodes>,
         lasts_ms: u64,
     },

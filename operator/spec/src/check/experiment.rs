@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::{Cast, Roster, fault, label};
-use crate::experiment::Experiment;
-use crate::read::experiment::{Draft, ExpectDraft};
+use crate::experiment::{Experiment, FaultKind, Ramp};
+use crate::read::experiment::{Draft, ExpectDraft, FaultDraft};
 use crate::report::Report;
 use crate::suggest;
 use crate::units::{clip, format_duration};
@@ -22,6 +22,8 @@ pub(crate) const LASTS: (Duration, Duration) = (Duration::from_secs(1), Experime
 const LATEST_START: Duration = Duration::from_hours(24);
 /// From the heal of a fault to its next start: it must be seen to be over.
 const REST: Duration = Duration::from_secs(1);
+/// From the end of a ramp to the heal: what it leads to must be proven.
+const PROOF: Duration = Duration::from_secs(2);
 /// A stall must be watched for at least as many block times.
 const BLOCKS_OF_SILENCE: u32 = 4;
 const LONGEST_WATCH: Duration = Duration::from_hours(1);
@@ -72,13 +74,16 @@ pub(crate) fn check(
             }
             _ => None,
         };
+        if let Some(ramp) = &fault.ramp {
+            ramp_of(report, &format!("{path}.ramp"), ramp, fault);
+        }
         let (Some(lasts), Some(kind)) = (fault.lasts, kind) else {
             whole = false;
             continue;
         };
         for occurrence in occurrences.iter().filter(|occurrence| occurrence.fault == n) {
             let (id, kind) = (occurrence.id.clone(), kind.clone());
-            faults.extend(occurrence.at.map(|at| ValidFault { id, at, lasts, kind }));
+            faults.extend(occurrence.at.map(|at| ValidFault { id, at, lasts, ramp: fault.ramp, kind }));
         }
     }
     let mut expect = Vec::new();
@@ -106,6 +111,38 @@ pub(crate) fn check(
         expect,
         abort: experiment.abort,
     })
+}
+
+fn ramp_of(report: &mut Report, path: &str, ramp: &Ramp, fault: &FaultDraft) {
+    let link = match &fault.kind {
+        Some(FaultKind::Link { link }) => link,
+        Some(_) => {
+            report.problem(path, "only a `link` has a `ramp`: remove it");
+            return;
+        }
+        None => return,
+    };
+    bounded(report, &format!("{path}.over"), Some(ramp.over), (Duration::from_secs(1), LONGEST_WATCH));
+    if let Some(lasts) = fault.lasts.filter(|lasts| *lasts < ramp.over + PROOF) {
+        let (over, lasts, least) =
+            (format_duration(ramp.over), format_duration(lasts), format_duration(ramp.over + PROOF));
+        let message = format!(
+            "{over} leaves no time to prove what it leads to, of the {lasts} that the fault lasts: make that {least} or more"
+        );
+        report.problem(&format!("{path}.over"), message);
+    }
+    let wanted = [
+        ("latency", ramp.latency.is_some(), link.links.latency.is_some()),
+        ("loss", ramp.loss.is_some(), link.links.loss.is_some()),
+    ];
+    for (name, _, _) in wanted.iter().filter(|(_, is_begun, is_asked)| *is_begun && !is_asked) {
+        let message = format!("leads nowhere: say what `{name}` the link is to have");
+        report.problem(&format!("{path}.{name}"), message);
+    }
+    if wanted.iter().all(|(_, is_begun, is_asked)| !is_begun && !is_asked) {
+        report.problem(path, "has nothing to change: only `latency` and `loss` grow");
+    }
+    bounded(report, &format!("{path}.latency"), ramp.latency, (Duration::ZERO, super::links::LONGEST));
 }
 
 /// A fault at one time. One that comes again has several.

@@ -6,7 +6,7 @@ use crate::links::Links;
 use crate::report::Report;
 use crate::units::{Share, format_bits, format_duration};
 
-const LONGEST: Duration = Duration::from_secs(10);
+pub(super) const LONGEST: Duration = Duration::from_secs(10);
 /// Of the base: a healed link must be measured at it within the time that a proof may take.
 const LONGEST_BASE: Duration = Duration::from_secs(2);
 /// Below, one packet takes seconds; above, the limit is the machine's.

@@ -119,6 +119,9 @@ pub struct FaultSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub repeat: Option<i32>,
+    /// Of a `link`: its latency and loss go from these to its own, in equal steps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ramp: Option<RampSpec>,
     /// The sides, each a list of nodes or groups: no link between two of them works.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::sides")]
@@ -146,6 +149,22 @@ pub struct FaultSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selectors")]
     pub restart: Option<Vec<String>>,
+}
+
+/// Where a `link` begins, and how long it takes to what it says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct RampSpec {
+    /// How long it takes; at least 2s less than the fault lasts.
+    #[schemars(schema_with = "schema::duration")]
+    pub over: TextOrNumber,
+    /// The latency that it begins with; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::duration")]
+    pub latency: Option<TextOrNumber>,
+    /// The loss that it begins with, such as 1%; 0 when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40), regex(pattern = r"^(0|[0-9]+(\.[0-9]{1,6})?%)$"))]
+    pub loss: Option<String>,
 }
 
 /// Links from one set of nodes to another, both ways unless `oneWay`.

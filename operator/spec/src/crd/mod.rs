@@ -14,7 +14,7 @@ mod testnet;
 
 pub use experiment::{
     AbortSpec, CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus, FaultSpec,
-    FaultStatus, LatencySpec, LinkSpec, ThroughputSpec, WithinSpec,
+    FaultStatus, LatencySpec, LinkSpec, RampSpec, ThroughputSpec, WithinSpec,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;

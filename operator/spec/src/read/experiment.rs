@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Fields, boolean, count, duration, fields, links, list, number, rate, text};
+use super::{Fields, boolean, count, duration, fields, links, list, number, rate, text, unit};
 use crate::check::experiment::{MAX_EXPECTATIONS, MAX_FAULTS, MAX_SELECTORS, MAX_SIDES};
-use crate::experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, Rest};
+use crate::experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, Ramp, Rest};
 use crate::links::LinkChange;
 use crate::report::Report;
 use crate::tree::{Node, Value};
-use crate::units::clip;
+use crate::units::{self, clip};
 
 pub(crate) const FIELDS: &[&str] = &["testnet", "faults", "expect", "baseline", "settle", "abort"];
 
@@ -32,6 +32,7 @@ pub(crate) struct FaultDraft {
     pub lasts: Option<Duration>,
     pub every: Option<Duration>,
     pub repeat: Option<u32>,
+    pub ramp: Option<Ramp>,
     pub kind: Option<FaultKind>,
 }
 
@@ -73,6 +74,7 @@ impl From<&Fault> for FaultDraft {
             lasts: Some(fault.lasts),
             every: fault.every,
             repeat: fault.repeat,
+            ramp: fault.ramp,
             kind: Some(fault.kind.clone()),
         }
     }
@@ -107,6 +109,7 @@ impl Draft {
                 lasts: draft.lasts?,
                 every: draft.every,
                 repeat: draft.repeat,
+                ramp: draft.ramp,
                 kind: draft.kind.clone()?,
             })
         };
@@ -169,13 +172,15 @@ fn read_abort(report: &mut Report, node: &Node) -> Option<Abort> {
 }
 
 fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
-    let mut draft = FaultDraft { name: None, at: None, lasts: None, every: None, repeat: None, kind: None };
+    let mut draft =
+        FaultDraft { name: None, at: None, lasts: None, every: None, repeat: None, ramp: None, kind: None };
     let known = [
         "name",
         "at",
         "for",
         "every",
         "repeat",
+        "ramp",
         "partition",
         "rest",
         "cut",
@@ -193,6 +198,7 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
         fault.need(report, "for", "for: 15s").and_then(|node| duration(report, node, &fault.path("for")));
     draft.every = fault.get("every").and_then(|node| duration(report, node, &fault.path("every")));
     draft.repeat = fault.get("repeat").and_then(|node| count(report, node, &fault.path("repeat")));
+    draft.ramp = fault.get("ramp").and_then(|node| read_ramp(report, node, &fault.path("ramp")));
     for (given, wanted, example) in [("every", "repeat", "repeat: 5"), ("repeat", "every", "every: 30s")] {
         if fault.get(given).is_some() && fault.get(wanted).is_none() {
             report.problem(
@@ -232,6 +238,17 @@ fn read_fault(report: &mut Report, node: &Node, path: &str) -> FaultDraft {
         }
     };
     draft
+}
+
+fn read_ramp(report: &mut Report, node: &Node, path: &str) -> Option<Ramp> {
+    let ramp = fields(report, node, path, &["over", "latency", "loss"])?;
+    let over = ramp.need(report, "over", "over: 10s");
+    let over = over.and_then(|node| duration(report, node, &ramp.path("over")));
+    let latency = ramp.get("latency").and_then(|node| duration(report, node, &ramp.path("latency")));
+    let loss = ramp
+        .get("loss")
+        .and_then(|node| unit(report, node, &ramp.path("loss"), "a share such as `2%`", units::parse_share));
+    Some(Ramp { over: over?, latency, loss })
 }
 
 fn read_partition(report: &mut Report, fault: &Fields<'_>, node: &Node) -> Option<FaultKind> {

@@ -47,6 +47,14 @@ impl FaultTable {
         let cuts: Vec<LinkFault> = self
             .book
             .cuts(entries.active.iter().filter(|fault| fault.is_cut()).map(|fault| fault.rects.as_slice()));
+        // Links that are on their way are nothing that lasts long enough to be measured.
+        let growing: Vec<LinkFault> = entries
+            .active
+            .iter()
+            .filter(|fault| fault.is_growing())
+            .filter_map(|f| f.change.clone())
+            .collect();
+        let cuts = [cuts, growing].concat();
         for fault in &mut entries.active {
             let Some(change) = fault.change.clone() else { continue };
             if seen.lease_ended {
@@ -59,6 +67,9 @@ impl FaultTable {
             let earlier = fault.earlier_faults.get_or_insert_with(|| seen.faults.clone());
             let proof = match emulation_fault(earlier, &seen) {
                 Some(problem) => Proof::Unproven(problem),
+                None if fault.is_growing() => {
+                    Proof::Unproven(format!("its links are on their way: {}", change.links))
+                }
                 None => self.book.judge(&change, &active, &cuts, &seen),
             };
             fault.take(evidence(fault, CutState::Active, proof));

@@ -6,7 +6,7 @@ use std::{
 };
 
 use netsplit_backend::{CutEvidence, CutRect, CutState, Proof};
-use netsplit_plan::{LinkFault, NodeFault, experiment::FaultObserved};
+use netsplit_plan::{LinkFault, NodeFault, Ramp, experiment::FaultObserved};
 use netsplit_spec::Links;
 
 use super::{Shape, unix_ms};
@@ -28,6 +28,8 @@ pub struct Fault {
     pub rects: Vec<CutRect>,
     /// What it changes its links to; none: it cuts them.
     pub(super) change: Option<LinkFault>,
+    /// How its links grow to what they are changed to.
+    pub(super) ramp: Option<(Ramp, Links)>,
     /// What it does to nodes, instead of to links.
     pub held: Option<Held>,
     /// What was measured of changed links or of nodes, as one sentence.
@@ -77,6 +79,8 @@ pub struct Wanted {
     pub rects: Vec<CutRect>,
     /// What the links are changed to; none: they are cut.
     pub links: Option<Links>,
+    /// How they grow to that.
+    pub ramp: Option<Ramp>,
     /// What is done to nodes; then it has no `rects`.
     pub held: Option<Held>,
     /// None: until healed.
@@ -84,9 +88,9 @@ pub struct Wanted {
 }
 
 impl Fault {
-    /// Not applied yet; `change` is what `wanted.links` means.
+    /// Not applied yet; `change` is what `wanted.links` means, at the end of a ramp.
     pub(super) fn new(wanted: Wanted, change: Option<LinkFault>) -> Self {
-        let Wanted { owner, name, description, shape, rects, links: _, held, lasts } = wanted;
+        let Wanted { owner, name, description, shape, rects, links, ramp, held, lasts } = wanted;
         let since_ms = unix_ms();
         Self {
             id: format!("{owner}/{name}"),
@@ -96,6 +100,7 @@ impl Fault {
             shape,
             rects,
             change,
+            ramp: ramp.zip(links),
             held,
             measured: String::new(),
             earlier_faults: None,
@@ -146,7 +151,21 @@ impl Fault {
 
     /// What its links are changed to; none: they are cut.
     pub fn quality(&self) -> Option<Links> {
-        self.change.as_ref().map(|change| change.links)
+        self.ramp.map(|(_, goal)| goal).or_else(|| self.change.as_ref().map(|change| change.links))
+    }
+
+    /// Goes on with its ramp; whether that changes its links.
+    pub(super) fn grow(&mut self, now_ms: u64) -> bool {
+        let (Some((ramp, goal)), Some(change)) = (self.ramp, self.change.as_mut()) else { return false };
+        let since_ms = now_ms.saturating_sub(self.applied_at_ms.unwrap_or(now_ms));
+        let links = netsplit_plan::ramped(&ramp, goal, since_ms);
+        std::mem::replace(&mut change.links, links) != links
+    }
+
+    /// Its links are not yet what they are changed to.
+    pub(super) fn is_growing(&self) -> bool {
+        let links = self.change.as_ref().map(|change| change.links);
+        self.ramp.is_some_and(|(_, goal)| links != Some(goal))
     }
 
     /// One word for people and scripts.

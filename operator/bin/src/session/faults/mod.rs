@@ -108,6 +108,7 @@ impl FaultTable {
             description: shape.to_string(),
             rects: shape.rects(),
             links: shape.links(),
+            ramp: None,
             held: None,
             shape: Some(shape),
             lasts,
@@ -133,7 +134,8 @@ impl FaultTable {
         let now = unix_ms();
         for fault in recalled {
             let change = self.change(&fault.wanted)?;
-            let fault = fault.take_over(change, self.lease, now);
+            let mut fault = fault.take_over(change, self.lease, now);
+            fault.grow(now);
             if fault.healed_at_ms.is_some() { entries.healed.push(fault) } else { entries.active.push(fault) }
         }
         // Also that no link is to be shaped: another process may have left some.
@@ -155,7 +157,8 @@ impl FaultTable {
         // Nobody has looked of late where no link was shaped.
         let is_known = entries.shaped && entries.links_at.is_some();
         let earlier_faults = is_known.then(|| entries.links.faults.clone());
-        let fault = Fault { earlier_faults, ..Fault::new(wanted, change) };
+        let mut fault = Fault { earlier_faults, ..Fault::new(wanted, change) };
+        fault.grow(unix_ms());
         let id = fault.id.clone();
         entries.active.push(fault);
         let asked = Instant::now();
@@ -254,6 +257,12 @@ impl FaultTable {
                 let due = |fault: &Fault| fault.until.is_some_and(|(at, _)| at <= now);
                 if let Err(error) = self.remove(&mut entries, due).await {
                     tracing::error!(%error, "cannot end a fault that is due; its lease will");
+                }
+                let grown: Vec<bool> = entries.active.iter_mut().map(|fault| fault.grow(unix_ms())).collect();
+                if grown.contains(&true)
+                    && let Err(error) = self.hand_over(&mut entries).await
+                {
+                    tracing::error!(%error, "cannot go on with a ramp");
                 }
                 (!entries.active.is_empty(), entries.shaped, entries.holding, entries.told)
             };

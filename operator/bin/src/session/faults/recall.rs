@@ -78,6 +78,7 @@ mod tests {
                 shape: None,
                 rects: Vec::new(),
                 links: None,
+                ramp: None,
                 held: None,
                 lasts: Some(Duration::from_mins(10)),
             },

@@ -176,6 +176,7 @@ fn plain(testnet: &Testnet, shape: Shape, lasts: Duration) -> Experiment {
             lasts,
             every: None,
             repeat: None,
+            ramp: None,
             kind,
         }],
         expect: Vec::new(),
