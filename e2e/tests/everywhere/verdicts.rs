@@ -26,8 +26,8 @@ pub fn a_split_brain_passes(place: &impl Place) {
 pub fn a_stall_that_does_not_happen_fails(place: &impl Place) {
     let lab = place.lab();
     let mut experiment = halves("halves").expect("stall: {within: 100ms}");
-    experiment.fault =
-        "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]".to_owned();
+    "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]"
+        .clone_into(&mut experiment.fault);
     let (code, outcome) = lab.decided(&lab.write("stall.yaml", &experiment.yaml()));
     assert_eq!((code, outcome.verdict.phase.as_str()), (exit::FAILED, "Failed"), "{}", outcome.words());
     assert!(outcome.words().contains("still made height"), "{}", outcome.words());

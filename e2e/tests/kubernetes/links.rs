@@ -24,7 +24,9 @@ fn pods_that_are_far_apart() {
     assert_eq!((counts("total"), counts("measured")), ("12".to_owned(), "12".to_owned()));
     let links = lab.links("far-apart");
     assert_eq!(links.len(), 10, "{links:#?}");
-    links.iter().for_each(|link| assert_near(link, 20.0));
+    for link in &links {
+        assert_near(link, 20.0);
+    }
     assert_eq!(links[0].asked, serde_json::json!({ "latency": "20ms", "jitter": "2ms" }));
     let printed = lab.ok(&["links"]);
     assert!(printed.contains("12 of 12 measured links are as asked"), "{printed}");

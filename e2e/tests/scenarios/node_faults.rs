@@ -11,7 +11,7 @@ const LEASE: Duration = Duration::from_secs(20);
 
 /// An experiment with these faults, on a testnet of four validators.
 fn experiment(testnet: &str, faults: &[&str], expect: &[&str]) -> String {
-    let list = |items: &[&str]| items.iter().map(|item| format!("    - {item}\n")).collect::<String>();
+    let list = |items: &[&str]| format!("    - {}\n", items.join("\n    - "));
     format!(
         "{}---\napiVersion: netsplit.dev/v1alpha1\nkind: Experiment\nmetadata: {{name: nodes}}\nspec:\n  \
          testnet: {testnet}\n  baseline: 2s\n  settle: 1s\n  faults:\n{}  expect:\n{}",

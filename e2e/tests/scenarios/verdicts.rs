@@ -46,8 +46,8 @@ fn who_expects_what_the_chain_does_not_do_fails() {
 
 fn three_of_four_go_on(lab: &Lab) {
     let mut experiment = Experiment::halves("hand").expect("progress: {within: 4s}");
-    experiment.fault =
-        "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]".to_owned();
+    "partition: [[validator-0, validator-1, validator-2, full-0], [validator-3]]"
+        .clone_into(&mut experiment.fault);
     let experiment = experiment.expect("recover: {within: 5s}").expect("agreement: {}");
     let file = lab.write("progress.yaml", &experiment.yaml());
     let (code, outcome) = lab.decided(&file);

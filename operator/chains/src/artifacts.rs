@@ -129,12 +129,10 @@ pub(crate) fn neighbours<'a>(
     hosts: &'a [NodeHost],
     node: &PlannedNode,
 ) -> Result<Vec<(&'a PlannedNode, &'a NodeHost)>, ArtifactsError> {
-    let neighbour = |&index: &usize| match (plan.nodes.get(index), hosts.get(index)) {
-        (Some(peer), Some(host)) => Ok((peer, host)),
-        _ => {
-            let nodes = plan.nodes.len();
-            Err(ArtifactsError::UnknownPeer { node: node.name.clone(), peer: index, nodes })
-        }
+    let neighbour = |&index: &usize| {
+        let unknown =
+            || ArtifactsError::UnknownPeer { node: node.name.clone(), peer: index, nodes: plan.nodes.len() };
+        plan.nodes.get(index).zip(hosts.get(index)).ok_or_else(unknown)
     };
     node.peers.iter().map(neighbour).collect()
 }

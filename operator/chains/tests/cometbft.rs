@@ -28,7 +28,8 @@ use tokio::io::{
 use tokio::time::{Instant, timeout};
 
 fn plan(validators: u32, full: u32, topology: Topology, seed: u64) -> TestnetPlan {
-    let group = |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count, regions: Vec::new() };
+    let group =
+        |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count, regions: Vec::new() };
     plan_testnet(&Testnet {
         name: "golden".to_owned(),
         seed: Some(seed),

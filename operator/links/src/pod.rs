@@ -81,7 +81,7 @@ pub struct Inbound {
 /// What is asked of the agent.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
-    Apply(Table),
+    Apply(Box<Table>),
     Report {
         /// With what is known of shaped links, which costs more to find out.
         shaped: bool,

@@ -67,6 +67,13 @@ impl Base {
         self.table.iter().all(Links::is_empty)
     }
 
+    /// What it asks of every link, if that is the same of all.
+    pub fn all_alike(&self) -> Option<Links> {
+        let first = *self.table.first()?;
+        self.table.iter().all(|links| *links == first).then(|| settle(first))
+    }
+
+    /// Without its faults.
     pub fn link(&self, from: NodeIndex, to: NodeIndex) -> Links {
         settle(self.given(from, to))
     }

@@ -1,11 +1,11 @@
 //! What a run would do, by the clock: each stretch of time in which nothing changes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use netsplit_spec::{Links, NodeFault, NodeIndex, ValidExperiment};
+use netsplit_spec::{NodeFault, NodeIndex, ValidExperiment};
 
 use crate::fault::{FaultPlan, compile};
-use crate::links::{LinkFault, LinkRow, base_links, faulted_links};
+use crate::links::{Base, LinkFault, LinkRow, base_links, faulted_links};
 
 /// One stretch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct Stretch {
 }
 
 /// The stretches of a run in order, from its start to the end of its settling. The first is the baseline, if there is one.
-pub fn preview(experiment: &ValidExperiment, base: Links) -> Vec<Stretch> {
+pub fn preview(experiment: &ValidExperiment, base: &Base) -> Vec<Stretch> {
     let plans: Vec<FaultPlan> = experiment.faults.iter().map(compile).collect();
     let heals = |plan: &FaultPlan| plan.at_ms.saturating_add(plan.lasts_ms);
     let baseline_ms = experiment.baseline.as_millis() as u64;
@@ -44,7 +44,7 @@ pub fn preview(experiment: &ValidExperiment, base: Links) -> Vec<Stretch> {
         .collect()
 }
 
-fn stretch(nodes: usize, base: Links, active: &[&FaultPlan], (from_ms, to_ms): (u64, u64)) -> Stretch {
+fn stretch(nodes: usize, base: &Base, active: &[&FaultPlan], (from_ms, to_ms): (u64, u64)) -> Stretch {
     let changes: Vec<LinkFault> = active
         .iter()
         .filter_map(|plan| Some(LinkFault { rects: plan.rects.clone(), links: plan.links? }))
@@ -54,15 +54,11 @@ fn stretch(nodes: usize, base: Links, active: &[&FaultPlan], (from_ms, to_ms): (
         .flat_map(|rect| rect.from.iter().flat_map(|from| rect.to.iter().map(|to| (*from, *to))))
         .filter(|(from, to)| from != to)
         .collect();
-    let mut links = base_links(nodes, base);
-    for row in faulted_links(base, &changes) {
-        match links.iter_mut().find(|known| (known.from, known.to) == (row.from, row.to)) {
-            Some(known) => *known = row,
-            None => links.push(row),
-        }
-    }
-    links.retain(|row| !cut.contains(&(row.from, row.to)));
-    links.sort_by_key(|row| (row.from, row.to));
+    // A fault's row is the whole state of its link.
+    let rows = base_links(base).into_iter().chain(faulted_links(base, &changes));
+    let mut links: BTreeMap<(NodeIndex, NodeIndex), LinkRow> =
+        rows.map(|row| ((row.from, row.to), row)).collect();
+    links.retain(|ends, _| !cut.contains(ends));
     let held = |node: NodeIndex| {
         let held = active.iter().filter_map(|plan| plan.held.as_ref());
         held.filter(|held| held.nodes.contains(&node)).map(|held| held.what).max()
@@ -72,7 +68,7 @@ fn stretch(nodes: usize, base: Links, active: &[&FaultPlan], (from_ms, to_ms): (
         to_ms,
         faults: active.iter().map(|plan| plan.id.clone()).collect(),
         cut,
-        links,
+        links: links.into_values().collect(),
         nodes: (0..nodes).filter_map(|node| Some((node, held(node)?))).collect(),
     }
 }

@@ -21,7 +21,9 @@ mod valid;
 pub mod wan;
 
 pub use check::select;
-pub use experiment::{Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, NodeFault, Ramp, Rest};
+pub use experiment::{
+    Abort, Cut, Expectation, Experiment, Fault, FaultKind, LatencyLimits, NodeFault, Ramp, Rest,
+};
 pub use files::{Files, NamedFile, named_files};
 pub use links::{BaseLinks, LinkChange, Links, Matrix, MatrixRow};
 pub use problem::{Origin, Problem, Problems};

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use netsplit_spec::{
-    Abort, Consensus, Document, Experiment, Fault, FaultKind, Files, LatencyLimits, Links, Load, NamedFile, NodeFault, Origin, Rest, Role,
-    Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind, parse, parse_with, validate,
-    validate_testnet,
+    Abort, Consensus, Document, Experiment, Fault, FaultKind, Files, LatencyLimits, Links, Load, NamedFile,
+    NodeFault, Origin, Rest, Role, Share, Testnet, Timeouts, Topology, ValidExpectation, ValidFaultKind,
+    parse, parse_with, validate, validate_testnet,
 };
 
 const QUICKSTART: &str = include_str!("../../../examples/quickstart.yaml");
@@ -225,7 +225,7 @@ fn placed() -> Testnet {
 fn cut(testnet: &Testnet, name: &str, from: &str, to: &str) -> (Vec<usize>, Vec<usize>) {
     let mut experiment =
         experiment(&format!("faults: [{{at: 5s, for: 5s, cut: {{from: [{from}], to: [{to}]}}}}]"));
-    experiment.name = name.to_owned();
+    name.clone_into(&mut experiment.name);
     let valid = validate(&experiment, testnet).unwrap_or_else(|problems| panic!("{problems}"));
     match valid.faults.into_iter().next().expect("one fault").kind {
         ValidFaultKind::Cut { from, to, .. } => (from, to),
@@ -339,7 +339,7 @@ fn a_pack_is_kept_by_its_name() {
     let links = testnet.links.as_ref().unwrap();
     assert_eq!(serde_json::to_string(links).unwrap(), r#"{"regions":"aws-cometbft-e2e","loss":"0.1%"}"#);
     let row = links.rows().into_iter().find(|row| row.from == "Tokyo" && row.to == "Ireland").unwrap();
-    assert_eq!(row.links.latency, Some(Duration::from_micros(100_000)));
+    assert_eq!(row.links.latency, Some(Duration::from_millis(100)));
 }
 
 #[test]

@@ -145,7 +145,7 @@ mod tests {
         };
         let one = |object: &str, what: &str| (object.to_owned(), what.to_owned());
         let (map, set) = (one("ConfigMap c", "was changed"), one("StatefulSet s", "was changed"));
-        assert_eq!(told(&after, true), [map.clone()]);
+        assert_eq!(told(&after, true), std::slice::from_ref(&map));
         assert_eq!(told(&after, false), [map, set]);
         for version in after.values_mut() {
             version.uid = Some("another".to_owned());

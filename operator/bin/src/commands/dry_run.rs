@@ -1,8 +1,8 @@
 //! `netsplit run --dry-run`: what an experiment would do, and when. Nothing is started, nothing is touched.
 
 use anyhow::Result;
-use netsplit_plan::{Stretch, preview};
-use netsplit_spec::{Links, ValidExperiment, format_duration};
+use netsplit_plan::{Base, Stretch, preview};
+use netsplit_spec::{ValidExperiment, format_duration};
 use serde_json::{Value, json};
 
 use super::run;
@@ -13,15 +13,15 @@ pub fn run(args: &RunArgs) -> Result<()> {
     let testnet = run::find_testnet(args, &asked)?;
     let valid = netsplit_spec::validate(&asked.experiment, &testnet)
         .map_err(|problems| Usage(problems.to_string()))?;
-    let base = testnet.links.unwrap_or_default();
-    let stretches = preview(&valid, base);
+    let base = Base::of(&testnet);
+    let stretches = preview(&valid, &base);
     if args.json {
         let phases: Vec<Value> = stretches.iter().map(|stretch| json(&valid, stretch)).collect();
         println!("{:#}", json!({ "experiment": valid.name, "testnet": valid.testnet, "phases": phases }));
     } else {
         println!("{} on {}, {} nodes", valid.name, valid.testnet, valid.nodes.len());
         for stretch in &stretches {
-            print!("{}", text(&valid, base, stretch));
+            println!("{}", text(&valid, &base, stretch));
         }
     }
     Ok(())
@@ -40,38 +40,42 @@ fn phase(valid: &ValidExperiment, stretch: &Stretch) -> &'static str {
     }
 }
 
-fn text(valid: &ValidExperiment, base: Links, stretch: &Stretch) -> String {
+fn text(valid: &ValidExperiment, base: &Base, stretch: &Stretch) -> String {
     let time = |ms| format_duration(std::time::Duration::from_millis(ms));
     let faults = if stretch.faults.is_empty() { "no fault".to_owned() } else { stretch.faults.join(", ") };
-    let mut out = format!(
-        "\n{} to {}  {}: {faults}\n",
+    let mut lines = vec![format!(
+        "\n{} to {}  {}: {faults}",
         time(stretch.from_ms),
         time(stretch.to_ms),
         phase(valid, stretch)
-    );
+    )];
     for (fault, ramp) in valid.faults.iter().filter_map(|fault| Some((fault, fault.ramp?))) {
         if stretch.faults.contains(&fault.id) {
-            out += &format!("  {} reaches this after {}\n", fault.id, format_duration(ramp.over));
+            lines.push(format!("  {} reaches this after {}", fault.id, format_duration(ramp.over)));
         }
     }
     let node = |index: usize| valid.nodes[index].as_str();
     for (index, what) in &stretch.nodes {
-        out += &format!("  {}: {}\n", node(*index), what.as_str());
+        lines.push(format!("  {}: {}", node(*index), what.as_str()));
     }
     let cut = stretch.cut.iter().map(|(from, to)| (*from, *to, "cut".to_owned()));
-    let changed = stretch.links.iter().filter(|row| row.links != base);
+    let changed = stretch.links.iter().filter(|row| row.links != base.link(row.from, row.to));
     let changed = changed.map(|row| (row.from, row.to, row.links.to_string()));
     let mut rows: Vec<(usize, usize, String)> = cut.chain(changed).collect();
     rows.sort();
     for (from, to, does) in &rows {
-        out += &format!("  {} -> {}: {does}\n", node(*from), node(*to));
+        lines.push(format!("  {} -> {}: {does}", node(*from), node(*to)));
     }
     let others = valid.nodes.len() * (valid.nodes.len() - 1) - rows.len();
     if others > 0 {
         let rest = if rows.is_empty() { "all" } else { "the other" };
-        out += &format!("  {rest} {others} links: {base}\n");
+        let does = match base.all_alike() {
+            Some(links) => links.to_string(),
+            None => "as their regions have it".to_owned(),
+        };
+        lines.push(format!("  {rest} {others} links: {does}"));
     }
-    out
+    lines.join("\n")
 }
 
 /// Every directed link that does anything. Keys are stable: add, never rename.

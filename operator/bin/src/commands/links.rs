@@ -13,7 +13,7 @@ use crate::{
 
 pub async fn run(world: &dyn World, args: &StatusArgs) -> Result<()> {
     let found = world::find(world, args.testnet.testnet.as_deref()).await?;
-    let Links { total, measured, as_asked, links } = found.handle.links().await?;
+    let Links { total, measured, as_asked, told: links } = found.handle.links().await?;
     if args.json {
         let links: Vec<Value> = links.iter().map(json).collect();
         let told = json!({

@@ -193,7 +193,7 @@ impl Hands {
             let done = match action {
                 Action::ApplyFault { id, rects, links, ramp, held, lasts_ms } => {
                     let does = Does { rects: &rects, links, ramp, held: held.as_ref() };
-                    session.faults.ensure(wanted(&session, &owner, &id, does, lasts_ms)).await
+                    session.faults.ensure(wanted(&session, &owner, &id, &does, lasts_ms)).await
                 }
                 Action::HealFault { id } => {
                     session.faults.heal(|fault| fault.owner == owner && fault.name == id).await.map(drop)
@@ -214,7 +214,7 @@ pub fn left_by(owner: &str, session: &Session, state: &State) -> Vec<Recalled> {
             session,
             owner,
             fault.id,
-            Does { rects: fault.rects, links: fault.links, ramp: fault.ramp, held: fault.held },
+            &Does { rects: fault.rects, links: fault.links, ramp: fault.ramp, held: fault.held },
             fault.lasts_ms,
         ),
         applied_at_ms: fault.applied_at_ms,
@@ -234,7 +234,7 @@ struct Does<'a> {
     held: Option<&'a HeldNodes>,
 }
 
-fn wanted(session: &Session, owner: &str, id: &str, does: Does<'_>, lasts_ms: u64) -> Wanted {
+fn wanted(session: &Session, owner: &str, id: &str, does: &Does<'_>, lasts_ms: u64) -> Wanted {
     let names = |indices: &[usize]| -> Vec<String> {
         indices.iter().filter_map(|index| Some(session.plan.nodes.get(*index)?.name.clone())).collect()
     };

@@ -95,17 +95,17 @@ pub struct Links {
     /// Those of which something is asked, or was of late.
     pub measured: u64,
     pub as_asked: u64,
-    pub links: Vec<Link>,
+    pub told: Vec<Link>,
 }
 
 impl Links {
-    pub fn all(links: Vec<Link>) -> Self {
-        let measured = || links.iter().filter(|link| link.measured.is_some());
+    pub fn all(told: Vec<Link>) -> Self {
+        let measured = || told.iter().filter(|link| link.measured.is_some());
         Self {
-            total: links.len() as u64,
+            total: told.len() as u64,
             measured: measured().count() as u64,
             as_asked: measured().filter(|link| link.problem.is_empty()).count() as u64,
-            links,
+            told,
         }
     }
 }

@@ -31,7 +31,7 @@ struct Config<'a> {
     proxy_app: &'static str,
     moniker: &'a str,
     rpc: Rpc,
-    p2p: Peers,
+    p2p: PeerToPeer,
     mempool: Pool,
     consensus: Consensus,
     instrumentation: Metrics,
@@ -44,7 +44,7 @@ struct Rpc {
 }
 
 #[derive(Serialize)]
-struct Peers {
+struct PeerToPeer {
     laddr: String,
     /// `ID@HOST:PORT`, separated by commas. Both ends of a link dial.
     persistent_peers: String,
@@ -65,14 +65,15 @@ struct Pool {
 
 #[derive(Serialize)]
 struct Consensus {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout_propose: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout_prevote: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    timeout_precommit: Option<String>,
+    #[serde(rename = "timeout_propose", skip_serializing_if = "Option::is_none")]
+    propose: Option<String>,
+    #[serde(rename = "timeout_prevote", skip_serializing_if = "Option::is_none")]
+    prevote: Option<String>,
+    #[serde(rename = "timeout_precommit", skip_serializing_if = "Option::is_none")]
+    precommit: Option<String>,
     /// The pause between a block and the next proposal.
-    timeout_commit: String,
+    #[serde(rename = "timeout_commit")]
+    commit: String,
 }
 
 #[derive(Serialize)]
@@ -98,7 +99,7 @@ pub(super) fn text(
         proxy_app: "persistent_kvstore",
         moniker: &node.name,
         rpc: Rpc { laddr: listen(RPC_PORT), max_request_batch_size: MAX_BATCH },
-        p2p: Peers {
+        p2p: PeerToPeer {
             laddr: listen(PEER_PORT),
             max_num_inbound_peers: INBOUND.max(peers.len()),
             persistent_peers: peers.join(","),
@@ -108,10 +109,10 @@ pub(super) fn text(
         },
         mempool: Pool { size: POOL, cache_size: REMEMBERED },
         consensus: Consensus {
-            timeout_propose: timeout(plan.timeouts.propose),
-            timeout_prevote: timeout(plan.timeouts.prevote),
-            timeout_precommit: timeout(plan.timeouts.precommit),
-            timeout_commit: format_duration(plan.block_time),
+            propose: timeout(plan.timeouts.propose),
+            prevote: timeout(plan.timeouts.prevote),
+            precommit: timeout(plan.timeouts.precommit),
+            commit: format_duration(plan.block_time),
         },
         instrumentation: Metrics {
             prometheus: true,

@@ -93,8 +93,8 @@ impl Rpc {
     ) -> Result<Vec<Result<Value, Refused>>, ClientError> {
         let count = calls.len();
         let call = |(id, (method, params)): (usize, Call)| json!({ "jsonrpc": "2.0", "id": id, "method": method, "params": params });
-        let body = Value::from_iter(calls.into_iter().enumerate().map(call)).to_string();
-        let answer = match timeout(CALL_LIMIT, self.post(body)).await {
+        let batch: Value = calls.into_iter().enumerate().map(call).collect();
+        let answer = match timeout(CALL_LIMIT, self.post(batch.to_string())).await {
             Ok(answer) => answer.map_err(|error| ClientError::unreachable(&self.node, name, error))?,
             Err(elapsed) => return Err(ClientError::unreachable(&self.node, name, elapsed)),
         };

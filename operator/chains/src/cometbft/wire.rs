@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn blocks_come_in_order_and_without_gaps() {
         assert_eq!(heights(blocks(headers(&[9, 8, 7, 6]), 7).unwrap()), [7, 8, 9]);
-        assert_eq!(heights(blocks(headers(&[6]), 7).unwrap()), []);
+        assert_eq!(heights(blocks(headers(&[6]), 7).unwrap()), Vec::<u64>::new());
         assert_eq!(blocks(headers(&[9, 8]), 7), Ok(Range::Pruned));
         assert!(blocks(headers(&[9, 7]), 7).is_err());
         let Ok(Range::Blocks(seen)) = blocks(headers(&[7]), 7) else { panic!("one block") };

@@ -92,7 +92,9 @@ fn random(selector: &str) -> Result<Option<(Option<&str>, usize)>, String> {
 pub fn select(testnet: &Testnet, lists: &[Vec<String>]) -> Result<Vec<Vec<String>>, String> {
     let roster = Roster::of(testnet);
     let mut cast = Cast::new(&roster, "by hand");
-    lists.iter().for_each(|list| cast.reserve_single(list));
+    for list in lists {
+        cast.reserve_single(list);
+    }
     let mut sides = Vec::new();
     for (side, selectors) in lists.iter().enumerate() {
         let mut names = BTreeSet::new();

@@ -166,10 +166,9 @@ fn occurrences(report: &mut Report, draft: &Draft, ids: &[String]) -> Vec<Occurr
             report.problem(&format!("{path}.repeat"), format!("must be between 1 and {MAX_FAULTS}"));
             continue;
         }
-        let least = fault.lasts.map(|lasts| lasts.saturating_add(REST));
-        if let Some(least) = least.filter(|least| every < *least) {
-            let (every, lasts, least) =
-                (format_duration(every), format_duration(least - REST), format_duration(least));
+        if let Some(lasts) = fault.lasts.filter(|lasts| every < lasts.saturating_add(REST)) {
+            let least = format_duration(lasts.saturating_add(REST));
+            let (every, lasts) = (format_duration(every), format_duration(lasts));
             let message = format!(
                 "{every} is too short: it lasts {lasts} and must be seen to be over before it comes again, {least} is the \
                  least"

@@ -115,7 +115,9 @@ fn partition_of(
     let roster = cast.roster;
     let before = report.problems.len();
     // Who has a place already is not picked for another one.
-    partition.iter().for_each(|side| cast.reserve_all(side));
+    for side in partition {
+        cast.reserve_all(side);
+    }
     let mut sides: Vec<Vec<NodeIndex>> = vec![Vec::new(); partition.len()];
     // Where each node stands, and by which word it was put there.
     let mut placed: BTreeMap<NodeIndex, (usize, &str)> = BTreeMap::new();

@@ -13,8 +13,8 @@ mod status;
 mod testnet;
 
 pub use experiment::{
-    AbortSpec, CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus, FaultSpec,
-    FaultStatus, LatencySpec, LinkSpec, RampSpec, ThroughputSpec, WithinSpec,
+    AbortSpec, CutSpec, ExpectSpec, ExpectationStatus, Experiment, ExperimentSpec, ExperimentStatus,
+    FaultSpec, FaultStatus, LatencySpec, LinkSpec, RampSpec, ThroughputSpec, WithinSpec,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube_core::CustomResourceExt as _;
@@ -22,8 +22,8 @@ pub use schema::TextOrNumber;
 use serde::{Serialize, de::DeserializeOwned};
 pub use status::{Condition, ConditionStatus, set_condition};
 pub use testnet::{
-    BaseLinksSpec, BftSpec, ConsensusSpec, LinkStatus, LinksSpec, LinksStatus, LoadSpec, MatrixRowSpec, NodeGroupSpec, RetentionSpec,
-    Testnet, TestnetSpec, TestnetStatus, TimeoutsSpec,
+    BaseLinksSpec, BftSpec, ConsensusSpec, LinkStatus, LinksSpec, LinksStatus, LoadSpec, MatrixRowSpec,
+    NodeGroupSpec, RetentionSpec, Testnet, TestnetSpec, TestnetStatus, TimeoutsSpec,
 };
 
 /// The API group of both kinds.

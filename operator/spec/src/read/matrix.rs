@@ -33,7 +33,9 @@ pub(crate) fn read(text: &str, tell: &mut dyn FnMut(u32, String)) -> Vec<MatrixR
     let columns: Vec<&str> = head.split(',').map(str::trim).collect();
     let problems = wrong_columns(&columns);
     if !problems.is_empty() {
-        problems.into_iter().for_each(|problem| tell(number, problem));
+        for problem in problems {
+            tell(number, problem);
+        }
         return Vec::new();
     }
     let mut rows = Vec::new();

@@ -236,7 +236,7 @@ impl Follower {
         self.shaped_at = None;
         let refused = match &mut self.links {
             None => self.able.unable.clone(),
-            Some(links) => match links.ask(&Request::Apply(table)).await.map_err(thread_ended)? {
+            Some(links) => match links.ask(&Request::Apply(Box::new(table))).await.map_err(thread_ended)? {
                 Response::Report(report) => {
                     self.last = report;
                     None

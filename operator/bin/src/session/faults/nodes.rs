@@ -97,10 +97,9 @@ impl Seen<'_> {
         for node in &held.nodes {
             match self.judge_one(node, held.what, since_ms) {
                 Proof::Proven => {}
-                Proof::Unproven(what) => drop(unproven.get_or_insert(what)),
                 // The kernel's word on a process is exact, but an end or a stop takes its time at first.
                 Proof::Violated(what) if was_proven => return (Proof::Violated(what), String::new()),
-                Proof::Violated(what) => drop(unproven.get_or_insert(what)),
+                Proof::Unproven(what) | Proof::Violated(what) => drop(unproven.get_or_insert(what)),
             }
         }
         let nodes = held.nodes.join(", ");

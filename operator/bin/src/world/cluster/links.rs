@@ -12,7 +12,7 @@ pub fn read(status: LinksStatus) -> Result<Links> {
         total: total.unsigned_abs(),
         measured: measured.unsigned_abs(),
         as_asked: as_asked.unsigned_abs(),
-        links: worst.into_iter().map(link).collect::<Result<_>>()?,
+        told: worst.into_iter().map(link).collect::<Result<_>>()?,
     })
 }
 

@@ -3,7 +3,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail};
 use futures::StreamExt as _;
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
 use kube::{
@@ -25,7 +25,7 @@ use crate::{
     by_hand::{LEASE, LOAD_MADE_WAY, MARK, Mark},
     problem::Usage,
     progress::to_progress,
-    session::LoadSlot,
+    session::{self, LoadSlot},
     world::Told,
 };
 
@@ -85,7 +85,7 @@ async fn send(
     lasts: Duration,
     out: &mpsc::Sender<Result<LoadProgress>>,
 ) -> Result<()> {
-    let (reports, mut reported) = mpsc::channel(PENDING);
+    let (reports, mut reported) = mpsc::channel::<session::LoadProgress>(PENDING);
     let relay = async {
         while let Some(progress) = reported.recv().await {
             if out.send(Ok(to_progress(&progress.report, progress.done))).await.is_err() {

@@ -181,10 +181,6 @@ impl Applied {
     }
 }
 
-fn not_here<T>(verb: &str, instead: &str) -> Result<T> {
-    Err(Usage(format!("`netsplit {verb}` cannot be done on Kubernetes: {instead}")).into())
-}
-
 #[async_trait(?Send)]
 impl Handle for Applied {
     async fn diagnosis(&self) -> String {
