@@ -130,6 +130,11 @@ impl FaultState {
         self.plan.held.as_ref().is_some_and(|held| held.nodes.len() == nodes)
     }
 
+    /// It was done to nodes, which are not known to run again.
+    pub fn waits_for_nodes(&self) -> bool {
+        self.plan.held.is_some() && self.heal_asked_at_ms.is_some() && self.open_at_ms.is_none()
+    }
+
     /// It is done to this node now, as far as is known.
     pub fn has(&self, node: NodeIndex) -> bool {
         self.is_out() && self.plan.held.as_ref().is_some_and(|held| held.nodes.contains(&node))

@@ -234,8 +234,9 @@ impl State {
         // As of before this step: in the step that shows a node back, its restart is still the fault's.
         let ended = |node| self.faults.iter().any(|fault| fault.ends(node));
         let ended: Vec<bool> = (0..self.nodes.list.len()).map(ended).collect();
-        let up = self.seen_up(observed);
-        for (n, fault) in self.faults.iter_mut().enumerate() {
+        for n in 0..self.faults.len() {
+            let up = self.seen_up(observed, n);
+            let fault = &mut self.faults[n];
             let healing = fault.heal_asked_at_ms.is_some();
             invalid.extend(fault.see(log, observed, &up));
             if !healing && fault.heal_asked_at_ms.is_some() {
@@ -265,13 +266,16 @@ impl State {
         self.finish(log)
     }
 
-    /// By node, whether it runs; `None` for one that a fault is done to.
-    fn seen_up(&self, observed: &Observed) -> Vec<Option<bool>> {
+    /// By node, whether it runs, for a fault that asks for it: `None` for one that another fault is done to. Empty where nobody
+    /// asks.
+    fn seen_up(&self, observed: &Observed, fault: usize) -> Vec<Option<bool>> {
+        if !self.faults[fault].waits_for_nodes() {
+            return Vec::new();
+        }
         let runs = |name: &str| observed.nodes.iter().any(|seen| seen.name == name && seen.up);
+        let others = || self.faults.iter().enumerate().filter(|(other, _)| *other != fault);
         let nodes = self.nodes.list.iter().enumerate();
-        nodes
-            .map(|(n, node)| (!self.faults.iter().any(|fault| fault.has(n))).then(|| runs(&node.name)))
-            .collect()
+        nodes.map(|(n, node)| (!others().any(|(_, other)| other.has(n))).then(|| runs(&node.name))).collect()
     }
 
     /// Why the run proves nothing, if a link is not what the testnet asks for, and stays so.

@@ -1,10 +1,8 @@
 //! Every way in which a run can end.
 
-mod world;
-
+use crate::world::{EPOCH, STEP, When, World, after, experiment, split_brain};
 use netsplit_plan::CutRect;
 use netsplit_plan::experiment::{ExitCode, HostPressure, Outcome, Phase, TimelineKind, limits};
-use world::{EPOCH, STEP, When, World, after, experiment, split_brain};
 
 fn between(from: u64, to: u64) -> When {
     Box::new(move |now| (from..to).contains(&now))
@@ -483,7 +481,7 @@ fn a_run_that_nobody_wants_to_watch_any_longer_is_aborted_and_healed() {
     let mut world = World::default();
     let run = world.run(&experiment(&format!("{split}\n  abort: {{silent: 8s}}")), &|_| false);
     assert_eq!(run.verdict.phase, Phase::Aborted, "{:?}", run.verdict);
-    assert!(run.verdict.reasons[0].starts_with("no block was final for 9.0"), "{:?}", run.verdict.reasons);
+    assert!(run.verdict.reasons[0].starts_with("no block was final for 9.1"), "{:?}", run.verdict.reasons);
     assert!(!world.is_cut(), "what it did is undone");
 }
 

@@ -1,12 +1,10 @@
 //! What a run would do.
 
-mod world;
-
 use std::time::Duration;
 
-use netsplit_plan::{NodeFault, preview};
+use crate::world::experiment;
+use netsplit_plan::{Base, NodeFault, preview};
 use netsplit_spec::Links;
-use world::experiment;
 
 fn latency(ms: u64) -> Links {
     Links { latency: Some(Duration::from_millis(ms)), ..Links::default() }
@@ -20,7 +18,7 @@ fn each_stretch_tells_every_link_and_node_of_its_time() {
         {name: slow, at: 6s, for: 5s, link: {from: [validator-0], to: [validator-1, full-1], oneWay: true, latency: 80ms}},
         {name: off, at: 8s, for: 2s, cut: {from: [validator-0], to: [full-1]}}]";
     let valid = experiment(&format!("{faults}\n  expect: [{{agreement: {{}}}}]"));
-    let stretches = preview(&valid, latency(20));
+    let stretches = preview(&valid, &Base::uniform(6, latency(20)));
     let faults: Vec<(u64, u64, String)> =
         stretches.iter().map(|stretch| (stretch.from_ms, stretch.to_ms, stretch.faults.join(" "))).collect();
     let expected = [

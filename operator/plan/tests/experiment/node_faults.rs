@@ -1,10 +1,8 @@
 //! Faults of nodes: what is asked of them is told apart from what they do by themselves.
 
-mod world;
-
+use crate::world::{Run, STEP, World, after, experiment};
 use netsplit_plan::NodeFault;
 use netsplit_plan::experiment::{Action, Observed, Outcome, Phase, TimelineKind};
-use world::{Run, STEP, World, after, experiment};
 
 const KILL: &str = "faults: [{name: crash, at: 5s, for: 5s, kill: [validator-1]}]";
 const EXPECT: &str = "expect: [{progress: {within: 3s}}, {recover: {within: 5s}}, {agreement: {}}]";
@@ -18,7 +16,8 @@ fn outcomes(run: &Run) -> Vec<Outcome> {
 }
 
 fn told(run: &Run) -> String {
-    run.state.timeline().iter().map(|event| format!("{}\n", event.text)).collect()
+    let texts: Vec<&str> = run.state.timeline().iter().map(|event| event.text.as_str()).collect();
+    texts.join("\n")
 }
 
 #[test]
@@ -72,6 +71,16 @@ fn a_node_that_does_not_run_after_the_heal_is_not_healed() {
     assert_eq!(run.verdict.phase, Phase::Invalid, "{:?}", run.verdict);
     let reasons = run.verdict.reasons.join("\n");
     assert!(reasons.contains("its nodes were not seen running within"), "{reasons}");
+}
+
+/// Two words of one node: that its fault is over, and, a little later, that it runs.
+#[test]
+fn a_node_that_is_told_to_run_after_its_fault_was_told_to_be_over_did_not_exit() {
+    let up = |node, now| node != 1 || !(5_300..10_600).contains(&now);
+    let mut world = World { up: Box::new(up), confirms_after: 0, ..World::default() };
+    let run = run(&mut world, KILL, EXPECT);
+    assert_eq!(run.verdict.phase, Phase::Passed, "{:?}", run.verdict);
+    assert!(!told(&run).contains("though no fault asked"), "{}", told(&run));
 }
 
 #[test]

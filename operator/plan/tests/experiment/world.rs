@@ -38,6 +38,8 @@ pub struct World {
     /// When the links open although nobody asked the state machine.
     pub opens_at: Option<u64>,
     pub confirms: bool,
+    /// Milliseconds from a heal to the word that it is over.
+    pub confirms_after: u64,
     pub host: Box<dyn Fn(u64) -> HostPressure>,
     /// Whether a node runs, and whether its stream is connected.
     pub up: Box<dyn Fn(usize, u64) -> bool>,
@@ -111,6 +113,7 @@ impl Default for World {
             applied_anew_at: None,
             opens_at: None,
             confirms: true,
+            confirms_after: 300,
             host: Box::new(|_| HostPressure {
                 lag_p99_ms: 2.0,
                 cpu_pressure: Some(0.2),
@@ -242,14 +245,11 @@ impl World {
         if !self.heals {
             return;
         }
-        match self.now.faults.iter_mut().find(|fault| fault.id == id) {
-            Some(fault) => {
-                fault.healed.get_or_insert(now + 5);
-            }
-            None => {
-                let (id, held) = (id.to_owned(), None);
-                self.now.faults.push(Active { id, held, applied: None, healed: Some(now) });
-            }
+        if let Some(fault) = self.now.faults.iter_mut().find(|fault| fault.id == id) {
+            fault.healed.get_or_insert(now + 5);
+        } else {
+            let (id, held) = (id.to_owned(), None);
+            self.now.faults.push(Active { id, held, applied: None, healed: Some(now) });
         }
     }
 
@@ -354,7 +354,8 @@ impl World {
                     Vec::new()
                 },
                 healed_at_ms: fault.healed.map(|at| EPOCH + at),
-                confirmed_open: self.confirms && fault.healed.is_some_and(|at| now > at + 300),
+                confirmed_open: self.confirms
+                    && fault.healed.is_some_and(|at| now > at + self.confirms_after),
             }))
             .collect();
         let abort = self.abort_at.filter(|at| now >= *at).map(|_| "interrupted by the user".to_owned());

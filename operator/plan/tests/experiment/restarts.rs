@@ -1,10 +1,8 @@
 //! Restarts of the caller at any step, and observations of any kind.
 
-mod world;
-
+use crate::world::{EPOCH, Run, STEP, World, after, split_brain, split_brain_experiment};
 use netsplit_plan::experiment::{Action, FaultObserved, FinalBlock, NodeObserved, Observed, start, step};
 use proptest::prelude::*;
-use world::{EPOCH, Run, STEP, World, after, split_brain, split_brain_experiment};
 
 /// Worlds for the property below, by number.
 fn some_world(kind: usize) -> World {
