@@ -45,6 +45,8 @@ pub struct SeenLink {
     pub from: String,
     pub to: String,
     pub asked: Links,
+    /// By a fault that is in force.
+    pub changed: bool,
     /// `None`: nobody measures it, since nothing is asked of it.
     pub measured: Option<LinkEvidence>,
     /// What shows that it is something else, or why nothing shows what it is.
@@ -175,6 +177,7 @@ impl LinkBook {
                     from: a.clone(),
                     to: b.clone(),
                     asked: faulted.get(&(from, to)).copied().unwrap_or_else(|| self.base.link(from, to)),
+                    changed: faulted.contains_key(&(from, to)),
                     problem: measured.and_then(|link| match self.judge_one((from, to), active, link) {
                         Proof::Proven => None,
                         Proof::Unproven(what) | Proof::Violated(what) => Some(what),

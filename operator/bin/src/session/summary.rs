@@ -11,7 +11,8 @@ pub struct LinkSummary {
     pub total: usize,
     pub measured: usize,
     pub as_asked: usize,
-    /// At most [`Self::WORST`], the worst first.
+    /// At most [`Self::WORST`]: those that are not as asked, then those that a fault changes, then the others; of each kind the
+    /// furthest from what is asked first.
     pub worst: Vec<SeenLink>,
 }
 
@@ -24,11 +25,8 @@ impl LinkSummary {
             links.into_iter().filter_map(|link| Some((off(&link, link.measured.as_ref()?), link))).collect();
         let (count, as_asked) =
             (measured.len(), measured.iter().filter(|(_, link)| link.problem.is_none()).count());
-        let order = |(off, link): &(f64, SeenLink)| (link.problem.is_none(), -off);
-        measured.sort_by(|a, b| {
-            let ((a_fine, a_off), (b_fine, b_off)) = (order(a), order(b));
-            a_fine.cmp(&b_fine).then(a_off.total_cmp(&b_off))
-        });
+        let kind = |link: &SeenLink| (link.problem.is_none(), !link.changed);
+        measured.sort_by(|(a_off, a), (b_off, b)| kind(a).cmp(&kind(b)).then(b_off.total_cmp(a_off)));
         measured.truncate(Self::WORST);
         let worst = measured.into_iter().map(|(_, link)| link).collect();
         Self { total, measured: count, as_asked, worst }
@@ -64,6 +62,7 @@ mod tests {
             from: "a".into(),
             to: to.to_string(),
             asked: Links { latency: Some(Duration::from_millis(asked_ms)), ..Links::default() },
+            changed: false,
             measured: us.is_some().then_some(evidence),
             problem: problem.map(str::to_owned),
         }
@@ -77,9 +76,10 @@ mod tests {
         // 1.5 ms of 100 ms is less far than 0.9 ms of 20 ms.
         links.push(link(22, 100, Some(101_500), None));
         links.push(link(23, 20, Some(20_000), Some("3 probes have come")));
+        links.push(SeenLink { changed: true, ..link(24, 80, Some(80_000), None) });
         let summary = LinkSummary::of(links);
-        assert_eq!((summary.total, summary.measured, summary.as_asked), (24, 23, 22));
-        let order: Vec<&str> = summary.worst.iter().take(3).map(|link| link.to.as_str()).collect();
-        assert_eq!((order, summary.worst.len()), (vec!["23", "21", "22"], LinkSummary::WORST));
+        assert_eq!((summary.total, summary.measured, summary.as_asked), (25, 24, 23));
+        let order: Vec<&str> = summary.worst.iter().take(4).map(|link| link.to.as_str()).collect();
+        assert_eq!((order, summary.worst.len()), (vec!["23", "24", "21", "22"], LinkSummary::WORST));
     }
 }

@@ -191,7 +191,7 @@ fn links_status(summary: LinkSummary) -> Option<LinksStatus> {
 }
 
 fn link_status(link: SeenLink) -> LinkStatus {
-    let SeenLink { from, to, asked, measured, problem } = link;
+    let SeenLink { from, to, asked, measured, problem, changed: _ } = link;
     let asked = LinksSpec::of(&asked).inspect_err(|error| tracing::error!(%error, "cannot write a link"));
     LinkStatus {
         from,
@@ -323,13 +323,14 @@ async fn look(
         }
         (true, Some(why), _) => condition("LinksSupported", false, "PodSecurity", why, generation),
         (true, None, Some(why)) => condition("LinksSupported", false, "AgentUnable", why, generation),
-        (true, None, None) => match cannot_shape {
-            Some(why) => condition("LinksSupported", false, "ShapingUnsupported", why, generation),
-            None => {
+        (true, None, None) => {
+            if let Some(why) = cannot_shape {
+                condition("LinksSupported", false, "ShapingUnsupported", why, generation)
+            } else {
                 let message = "links can be cut, slow and lossy";
                 condition("LinksSupported", true, "LinkAgents", message, generation)
             }
-        },
+        }
     };
     set_condition(&mut status.conditions, links);
     let paused = if facts.paused {
