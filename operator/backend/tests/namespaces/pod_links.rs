@@ -1,6 +1,6 @@
 //! What link agents in pods must do to packets that arrive, and what they together must know of it.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use netsplit_backend::{
     CutState, LinkEvidence, LinkRequest, LinkState, LinksRequest, Share, kubernetes::tables::TestnetLinks,
@@ -144,7 +144,9 @@ pub(crate) async fn agents_of_pods_that_die_or_hang_leave_links_free_and_are_tol
     let faults = links.links().unwrap().faults;
     assert!(faults.len() == 1 && faults[0].contains("n1 was started again (1)"), "{faults:?}");
 
-    let agent = agent_of("uid-1");
+    until("one process is the agent", async || pods.agents_of("uid-1").len() == 1).await;
+    let agent = Pid::from_raw(pods.agents_of("uid-1")[0].cast_signed());
+    links.renew().unwrap();
     kill(agent, Signal::SIGSTOP).unwrap();
     until_takes(&pods.lab, 0, 1, 30).await;
     until("nobody knows the links", async || {
@@ -159,17 +161,6 @@ pub(crate) async fn agents_of_pods_that_die_or_hang_leave_links_free_and_are_tol
     })
     .await;
     pods.stop();
-}
-
-fn agent_of(uid: &str) -> Pid {
-    let is_it = |pid: &u32| {
-        let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<&str> = command.split('\0').collect();
-        words.get(1) == Some(&"pod-agent") && words.contains(&uid)
-    };
-    let pids = fs::read_dir("/proc").unwrap().flatten();
-    let found = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok()).find(is_it);
-    Pid::from_raw(found.expect("the agent runs").cast_signed())
 }
 
 pub(crate) async fn shaped_links_outlive_their_operator_and_follow_a_pod() {

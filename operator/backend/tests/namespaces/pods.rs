@@ -161,6 +161,18 @@ impl Pods {
         self.server.abort();
     }
 
+    /// The processes that are the agent of a pod: one that was killed may take a moment to be gone.
+    pub(crate) fn agents_of(&self, uid: &str) -> Vec<u32> {
+        let folder = self.folder.path().to_str().unwrap();
+        let is_it = |pid: &u32| {
+            let command = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let words: Vec<&str> = command.split('\0').collect();
+            ["pod-agent", folder, uid].iter().all(|word| words.contains(word))
+        };
+        let pids = fs::read_dir("/proc").unwrap().flatten();
+        pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_it).collect()
+    }
+
     /// SIGKILL.
     pub(crate) async fn kill(&mut self, place: usize) {
         let agent = self.agents[place].take().unwrap();
@@ -418,7 +430,7 @@ pub(crate) fn tables() {
         let address = |host: &u8| Ipv4Addr::new(127, 0, 0, *host);
         let inbound = |from: Vec<Ipv4Addr>| Inbound { id: 1, from, lease: LONG };
         let cuts = Some(cut.iter().map(address).collect::<Vec<_>>()).filter(|from| !from.is_empty());
-        Request::Apply(Table {
+        Request::Apply(Box::new(Table {
             version: Version { term, sequence },
             session: 1,
             known: vec![address(&2), address(&4)],
@@ -426,7 +438,7 @@ pub(crate) fn tables() {
             probes: Vec::new(),
             expected: Vec::new(),
             shaping: Shaping::default(),
-        })
+        }))
     };
     let applied =
         |response: &Response| matches!(response, Response::Report(report) if report.applied.is_some());

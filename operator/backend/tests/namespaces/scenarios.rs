@@ -431,6 +431,9 @@ async fn paused_nodes_go_on_though_their_owner_hangs() {
             // One that is gone is replaced.
             for watchdog in children_of(lab.backend.inner_pid(), "__watchdog") {
                 send(watchdog, Signal::SIGKILL);
+                // A process that has ended has no arguments any more; until then it can still be told.
+                let arguments = format!("/proc/{watchdog}/cmdline");
+                until("it is gone", async || fs::read(&arguments).is_ok_and(|bytes| bytes.is_empty())).await;
             }
         }
     }
