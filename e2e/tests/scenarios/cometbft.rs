@@ -2,12 +2,9 @@
 
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
-use jiff::Timestamp;
-use netsplit_e2e::{Experiment, Lab, Testnet, exit, http_get, until, until_some};
+use netsplit_e2e::{Experiment, Lab, Testnet, exit, until};
 
 const MOMENT: Duration = Duration::from_secs(15);
-/// Until a median of blocks is one of blocks made since the links have changed, on a busy machine.
-const BLOCKS_LIMIT: Duration = Duration::from_secs(40);
 
 /// The file that a user is shown.
 #[test]
@@ -43,7 +40,6 @@ fn a_slow_link_is_seen_by_it_and_a_stall_that_does_not_happen_fails() {
     assert_eq!(loaded["signaturesChecked"], false, "{loaded}");
     assert!(loaded["committed"].as_u64() > Some(150), "{loaded}");
 
-    let fast = block_time_ms(&lab, 0);
     let printed =
         lab.ok(&["link", "validator-0,validator-1", "validator-2,validator-3", "--latency", "73ms"]);
     assert!(printed.contains("8 directed links changed, proven"), "{printed}");
@@ -56,14 +52,7 @@ fn a_slow_link_is_seen_by_it_and_a_stall_that_does_not_happen_fails() {
             && trips["validator-1"] < SLOW_MS
             && trips["full-0"] < SLOW_MS
     });
-    let least = (fast + 2.0 * SLOW_MS).max(200.0 + 3.0 * SLOW_MS);
-    let slow = until_some(&format!("a block in {least} ms instead of {fast}"), BLOCKS_LIMIT, || {
-        Some(block_time_ms(&lab, 12)).filter(|time| *time >= least)
-    });
     lab.ok(&["heal"]);
-    until(&format!("a block in less than {slow} ms again"), BLOCKS_LIMIT, || {
-        block_time_ms(&lab, 12) < slow - 1.5 * SLOW_MS
-    });
 
     // The validators keep each other: who expects a stall is wrong.
     let mut experiment = Experiment::halves("outside").expect("stall: {within: 100ms}");
@@ -91,33 +80,6 @@ fn a_program_that_is_not_there_is_told_with_what_to_do() {
     }
     let doctor = lab.ok(&["doctor"]);
     assert!(doctor.contains("absent; needed only for `chain: {cometbft: {}}`"), "{doctor}");
-}
-
-/// The median time between its newest blocks, by its own headers, once it has made `more`.
-fn block_time_ms(lab: &Lab, more: u64) -> f64 {
-    const BLOCKS: usize = 12;
-    let height = lab.status("outside").node("validator-0").final_height;
-    let wanted = (height + more).max(BLOCKS as u64 + 1);
-    lab.above("outside", wanted - 1, MOMENT * 2);
-    let api = lab.status("outside").node("validator-0").api.clone();
-    let headers = get(&api, &format!("/blockchain?minHeight={}&maxHeight={wanted}", wanted - BLOCKS as u64));
-    let times: Vec<Timestamp> = headers["result"]["block_metas"]
-        .as_array()
-        .unwrap_or_else(|| panic!("{headers}"))
-        .iter()
-        .map(|meta| meta["header"]["time"].as_str().and_then(|time| time.parse().ok()).expect("a time"))
-        .collect();
-    let between = |pair: &[Timestamp]| pair[0].duration_since(pair[1]).as_secs_f64() * 1_000.0;
-    let mut all: Vec<f64> = times.windows(2).map(between).collect();
-    all.sort_by(f64::total_cmp);
-    eprintln!("milliseconds between blocks up to {wanted}: {all:.0?}");
-    all[all.len() / 2]
-}
-
-fn get(address: &str, path: &str) -> serde_json::Value {
-    let address = address.parse().unwrap_or_else(|error| panic!("{address}: {error}"));
-    let body = http_get(address, path).unwrap_or_else(|| panic!("{address} does not answer {path}"));
-    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"))
 }
 
 /// What the kernel has measured of the connections that a node holds to each other node; the longest of each.
