@@ -130,9 +130,9 @@ impl FaultState {
         self.plan.held.as_ref().is_some_and(|held| held.nodes.len() == nodes)
     }
 
-    /// It was done to nodes, which are not known to run again.
+    /// It is or was done to nodes, which are not known to run again. Its heal may be seen before it is asked for.
     pub fn waits_for_nodes(&self) -> bool {
-        self.plan.held.is_some() && self.heal_asked_at_ms.is_some() && self.open_at_ms.is_none()
+        self.plan.held.is_some() && self.asked_at_ms.is_some() && self.open_at_ms.is_none()
     }
 
     /// It is done to this node now, as far as is known.
