@@ -126,6 +126,8 @@ impl Node {
             .map_err(|error| cannot(&format!("start {:?}", spec.command[0]), &error))?;
         {
             let mut current = self.current();
+            // With the count, or a node that was asked to run again would be told for a moment as one that never went.
+            current.restarts += u32::from(current.pid.is_some());
             current.pid = child.id();
             current.state.send_replace(NodeState::Running);
         }
@@ -267,9 +269,7 @@ pub(super) async fn restart(node: &Arc<Node>, grace: Duration) -> Result<(), Fai
     let _changing = node.changing.lock().await;
     free(node)?;
     node.end(grace).await.map_err(Failure::Failed)?;
-    node.spawn().map_err(Failure::Failed)?;
-    node.current().restarts += 1;
-    Ok(())
+    node.spawn().map_err(Failure::Failed)
 }
 
 /// What a fault does to a node is undone by its heal alone.
@@ -309,7 +309,6 @@ pub(super) async fn settle(node: &Arc<Node>, grace: Duration) -> Result<(), Fail
     // A process that ended by itself meanwhile stays away, as it would without a fault.
     if std::mem::take(&mut node.current().is_owed) {
         node.spawn().map_err(Failure::Failed)?;
-        node.current().restarts += 1;
     }
     let signal = if hold == Some(Hold::Paused) { Signal::SIGSTOP } else { Signal::SIGCONT };
     node.kill(signal).map(drop).map_err(Failure::Failed)
