@@ -78,7 +78,7 @@ gen: ## write what is generated from the types: the custom resource definitions
 
 test: setup setup-cluster cometbft check ## prove everything: gates, unit and property tests, simulation, namespaces, testnets, Kubernetes
 	$(CARGO) build $(PROFILE) --workspace --bins --examples
-	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace
+	NETSPLIT_BIN=$(abspath $(BIN)) $(CARGO) test $(PROFILE) --workspace --no-fail-fast
 
 sim: ## more seeds of the consensus simulation (SEEDS=10000)
 	$(CARGO) run $(PROFILE) -p netsplit-sim -- $(or $(SEEDS),10000)
