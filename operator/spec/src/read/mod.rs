@@ -69,7 +69,11 @@ pub(crate) fn fields<'n>(
             );
         } else if !known.contains(&entry.key.as_str()) {
             report.at(Some(entry.line), path, suggest::unknown("field", &entry.key, known));
-            meant.extend(suggest::nearest(&entry.key, known.iter().copied()).map(str::to_owned));
+            // Of one known field there is nothing else to mean.
+            let only = known.first().copied().filter(|_| known.len() == 1);
+            meant.extend(
+                only.or_else(|| suggest::nearest(&entry.key, known.iter().copied())).map(str::to_owned),
+            );
         }
     }
     Some(Fields { path: path.to_owned(), entries, meant })

@@ -88,14 +88,7 @@ fn read_chain(report: &mut Report, node: &Node, path: &str) -> Option<Chain> {
     }
     let cometbft = Chain::Cometbft {};
     let named = fields(report, node, path, &[cometbft.as_str()])?;
-    let Some(options) = named.get(cometbft.as_str()) else {
-        // Another name has been told of as unknown.
-        if matches!(&node.value, Value::Map(entries) if entries.iter().all(|entry| entry.key == cometbft.as_str()))
-        {
-            named.need(report, cometbft.as_str(), "chain: {cometbft: {}}");
-        }
-        return None;
-    };
+    let options = named.need(report, cometbft.as_str(), "chain: {cometbft: {}}")?;
     if !matches!(&options.value, Value::Map(entries) if entries.is_empty()) {
         let path = named.path(cometbft.as_str());
         report.at(Some(options.line), &path, "has no options yet: write `{cometbft: {}}`");
