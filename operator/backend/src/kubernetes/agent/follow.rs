@@ -232,13 +232,13 @@ impl Follower {
         let version = Some(wire::version(table.version));
         let pod::Shaping { base, faulted, probed, .. } = &table.shaping;
         self.shapes = !(base.is_empty() && faulted.is_empty() && probed.is_empty());
-        // What is reported next speaks of this table.
-        self.shaped_at = None;
         let refused = match &mut self.links {
             None => self.able.unable.clone(),
             Some(links) => match links.ask(&Request::Apply(Box::new(table))).await.map_err(thread_ended)? {
+                // It has just looked, and is not asked again: others wait for the processor to do the same.
                 Response::Report(report) => {
                     self.last = report;
+                    self.shaped_at = Some(Instant::now());
                     None
                 }
                 Response::Refused(why) => {
@@ -252,7 +252,7 @@ impl Follower {
             self.ready.send_replace(true);
         }
         self.refused = refused.map(|reason| Refusal { version, reason });
-        self.report(reports, None).await
+        self.send(reports, None)
     }
 
     async fn report(&mut self, reports: &mpsc::Sender<AgentReport>, hello: Option<Hello>) -> Result<(), End> {
@@ -267,6 +267,10 @@ impl Follower {
         if shaped {
             self.shaped_at = Some(Instant::now());
         }
+        self.send(reports, hello)
+    }
+
+    fn send(&self, reports: &mpsc::Sender<AgentReport>, hello: Option<Hello>) -> Result<(), End> {
         let mut message = wire::report(&self.last);
         message.hello = hello;
         message.refused.clone_from(&self.refused);
