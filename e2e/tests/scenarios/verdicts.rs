@@ -75,6 +75,34 @@ fn a_chain_that_was_dead_before_is_invalid() {
     assert!(lab.try_status("dead").is_some(), "a testnet that `run` did not start stays");
 }
 
+/// Faults name nodes and are made by address: with two nodes in each other's place they hit the wrong ones, and what is
+/// measured by address would say that all is well. Their keys say who they are.
+#[test]
+fn two_nodes_in_each_others_place_make_the_run_invalid() {
+    let lab = Lab::new();
+    let testnet = lab.write("places.yaml", &Testnet { full: 2, ..Testnet::new("places") }.yaml());
+    lab.ok(&["up", "-f", &testnet, "--detach"]);
+    let key = |node: &str| lab.state().join("places/nodes").join(node).join("node.key");
+    let aside = lab.work().join("node.key");
+    for (from, to) in [(key("full-0"), aside.clone()), (key("full-1"), key("full-0")), (aside, key("full-1"))]
+    {
+        fs::rename(&from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    }
+    for node in ["full-0", "full-1"] {
+        lab.ok(&["restart", node]);
+    }
+    let mut experiment = Experiment::halves("places").expect("progress: {within: 5s}");
+    (experiment.fault, experiment.lasts) = ("cut: {from: [full-0], to: [validator-0]}".to_owned(), 8);
+    let file = lab.write("experiment.yaml", &experiment.yaml());
+    let (code, outcome) = lab.experiment(&file);
+    assert_eq!((code, outcome.verdict.phase.as_str()), (exit::INVALID, "Invalid"), "{}", outcome.words());
+    assert!(
+        outcome.words().contains("in the place of full-0 answers full-1, by its key"),
+        "{}",
+        outcome.words()
+    );
+}
+
 /// The agent makes and measures the fault; while it hangs, and each that takes its place, nobody can say that the fault
 /// is there. The kernel's own cut goes on meanwhile, so the chain shows all that is expected of it.
 #[test]

@@ -40,6 +40,9 @@ pub trait ChainArtifacts: Send + Sync {
     /// Files and command of each node, in the plan's order. `hosts` holds one entry a node, in the same order.
     fn build(&self, plan: &TestnetPlan, hosts: &[NodeHost]) -> Result<Vec<NodeArtifacts>, ArtifactsError>;
 
+    /// By what a node's peers know it, which follows from its key: names and addresses may be mixed up, keys cannot.
+    fn identity(&self, plan: &TestnetPlan, node: &PlannedNode) -> String;
+
     /// The accounts that [`build`](Self::build) funds for load, with their keys.
     fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError>;
 }

@@ -100,6 +100,8 @@ pub struct BlockSeen {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeState {
     pub name: String,
+    /// By what its peers know it: see [`identity`](crate::ChainArtifacts::identity).
+    pub identity: String,
     /// Version of the software.
     pub version: String,
     /// The height that consensus works on.

@@ -83,6 +83,10 @@ impl ChainArtifacts for Cometbft {
         plan.nodes.iter().map(|node| node_artifacts(plan, hosts, node, &genesis)).collect()
     }
 
+    fn identity(&self, plan: &TestnetPlan, node: &PlannedNode) -> String {
+        Key::derive(plan.seed, Purpose::Node, &node.name).address()
+    }
+
     fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError> {
         Ok(Arc::new(KeyValueWallet::of_plan(plan)))
     }

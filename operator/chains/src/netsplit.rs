@@ -74,6 +74,10 @@ impl ChainArtifacts for Netsplit {
         plan.nodes.iter().map(|node| node_artifacts(plan, hosts, node, &genesis)).collect()
     }
 
+    fn identity(&self, plan: &TestnetPlan, node: &PlannedNode) -> String {
+        derive(plan.seed, Purpose::Node, &node.name).public().to_string()
+    }
+
     fn wallet(&self, plan: &TestnetPlan) -> Result<Arc<dyn Wallet>, ArtifactsError> {
         let (genesis, wallet) = genesis(plan)?;
         Ok(Arc::new(wallet.for_chain(genesis.hash())))

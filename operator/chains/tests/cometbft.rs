@@ -199,13 +199,15 @@ impl Stand {
         let (height, earliest) = (self.height.load(Ordering::Relaxed), self.earliest.load(Ordering::Relaxed));
         let hash = |height: u64| if height == 0 { String::new() } else { format!("{height:064X}") };
         let number = |name: &str| params[name].as_str().unwrap().parse::<u64>().unwrap();
-        let info = json!({ "moniker": "validator-0", "version": "0.40.0" });
+        let info = json!({ "id": "0f", "moniker": "validator-0", "version": "0.40.0" });
         Ok(match method {
             "status" => json!({ "node_info": info, "sync_info": {
                 "latest_block_hash": hash(height), "latest_block_height": height.to_string(),
                 "earliest_block_height": earliest.to_string(), "catching_up": false,
             } }),
-            "net_info" => json!({ "peers": [{ "node_info": { "moniker": "full-0", "version": "0.40.0" } }] }),
+            "net_info" => {
+                json!({ "peers": [{ "node_info": { "id": "1e", "moniker": "full-0", "version": "0.40.0" } }] })
+            }
             "num_unconfirmed_txs" => json!({ "total": "3" }),
             "blockchain" => {
                 let first = number("minHeight").max(earliest);

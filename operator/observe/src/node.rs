@@ -17,6 +17,9 @@ pub struct NodeView {
     /// Why it is not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// By what its peers know it; empty until it has answered.
+    #[serde(skip)]
+    pub identity: String,
     /// Version of its software; empty until it has answered.
     pub version: String,
     /// The height that its consensus works on, by its last status.
@@ -130,6 +133,7 @@ impl Node {
         let inner = &mut *self.lock();
         let view = &mut inner.view;
         view.answered_at_ms = Some(asked_at_ms);
+        view.identity = state.identity;
         view.version = state.version;
         view.height = state.height;
         view.peers = state.peers.iter().filter(|peer| peer.connected).count() as u32;

@@ -4,6 +4,7 @@
 mod clock;
 pub mod experiment;
 pub mod faults;
+mod identities;
 pub mod links;
 mod load;
 mod record;
@@ -27,7 +28,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use self::{faults::FaultTable, links::LinkBook};
+use self::{faults::FaultTable, identities::Identities, links::LinkBook};
 
 /// How often the backend is asked for its nodes.
 const NODES_EVERY: Duration = Duration::from_millis(200);
@@ -73,6 +74,7 @@ pub struct Session {
     pub faults: Arc<FaultTable>,
     pub load: LoadSlot,
     clients: Vec<Arc<dyn ChainClient>>,
+    identities: Identities,
     observer: OnceLock<Arc<Observer>>,
     /// Held by the experiment that runs; its name is in the state.
     turn: Mutex<()>,
@@ -107,6 +109,7 @@ impl Session {
         Ok(Arc::new(Self {
             faults: FaultTable::new(Arc::clone(&backend), book, lease),
             load: LoadSlot::new(wallet, clients.clone()),
+            identities: Identities::of(chain.as_ref(), &plan),
             spec,
             plan,
             chain,
@@ -223,7 +226,8 @@ impl Session {
         };
         let processes: Vec<ProcessState> = state.nodes.iter().map(process).collect();
         let mut observed = watch.snapshot(&processes, faults);
-        observed.link_problem = self.faults.base_problem();
+        observed.link_problem =
+            self.identities.exchanged(&self.views()).or_else(|| self.faults.base_problem());
         if state.phase != Phase::Running {
             observed.abort = Some(format!("the testnet is {}: {}", state.phase.as_str(), state.problem));
         }

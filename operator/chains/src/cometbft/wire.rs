@@ -19,6 +19,7 @@ pub(super) struct Status {
 
 #[derive(Debug, Deserialize)]
 struct NodeInfo {
+    id: String,
     moniker: String,
     version: String,
 }
@@ -59,6 +60,7 @@ pub(super) fn state(status: Status, net: NetInfo, waiting: &Unconfirmed) -> Node
         |peer: Peer| PeerState { name: peer.node_info.moniker, connected: true, last_error: String::new() };
     NodeState {
         name: status.node_info.moniker,
+        identity: status.node_info.id,
         version: status.node_info.version,
         height: sync.latest_block_height + 1,
         final_height: sync.latest_block_height,

@@ -37,6 +37,7 @@ pub(super) fn state(status: Status) -> Result<NodeState, Malformed> {
         .collect();
     Ok(NodeState {
         name: status.name,
+        identity: status.node_key,
         version: status.version,
         height: status.height,
         final_height: status.final_height,
