@@ -68,7 +68,7 @@ fn name(what: &str) -> String {
 }
 
 fn request(base: Vec<LinkRequest>) -> LinksRequest {
-    LinksRequest { seed: 7, base, faulted: Vec::new(), lease: LEASE }
+    LinksRequest { seed: 7, base: base.into(), faulted: Vec::new(), lease: LEASE }
 }
 
 fn link(from: usize, to: usize, state: LinkState) -> LinkRequest {
@@ -284,18 +284,19 @@ fn all_links(changed_row: usize, shift_ms: u64) -> Vec<LinkRequest> {
 async fn measure_matrix(plan: &Plan) -> Result<Matrix> {
     let sleepers = Sleepers::start(MANY).await?;
     let backend = &sleepers.backend;
+    let base = request(all_links(0, 0));
     let started = Instant::now();
-    backend.set_links(request(all_links(0, 0))).await?;
+    backend.set_links(base.clone()).await?;
     let apply = ms(started);
     let mut change = Vec::new();
     for round in 0..plan.changes {
         let row = all_links(round, 1).into_iter().filter(|link| link.from == sleepers.names[round]);
-        let table = LinksRequest { faulted: row.collect(), ..request(all_links(0, 0)) };
+        let table = LinksRequest { faulted: row.collect(), ..base.clone() };
         let started = Instant::now();
         backend.set_links(table).await?;
         change.push(ms(started));
     }
-    backend.set_links(request(all_links(0, 0))).await?;
+    backend.set_links(base.clone()).await?;
     until_measured(&sleepers).await?;
     crate::measures::progress("links: what probing costs");
     let agent = backend.agent_pid().await?.context("there is no link agent")?;
@@ -303,17 +304,17 @@ async fn measure_matrix(plan: &Plan) -> Result<Matrix> {
     tokio::time::sleep(plan.watch).await;
     let cost = (processor_seconds(agent)? - before) / plan.watch.as_secs_f64() * 100.0;
     crate::measures::progress("links: how soon a wrong one is noticed");
-    let mut wrong = request(all_links(0, 0));
+    let mut wrong = base;
     wrong.faulted.push(link(1, 2, latency(1, 2, 2)));
     let faulted = until_noticed(&sleepers, wrong, (1, 2)).await?;
     // Wired wrong from the start, so that nothing points at it.
     backend.set_links(request(Vec::new())).await?;
-    let mut wrong = request(all_links(0, 0));
+    let mut links = all_links(0, 0);
     let ends = (MANY - 3, MANY / 3);
     let number = link(ends.0, ends.1, LinkState::default()).number;
-    let place = wrong.base.iter().position(|link| link.number == number).context("there is such a link")?;
-    wrong.base[place].state = latency(ends.0, ends.1, 2);
-    let any = until_noticed(&sleepers, wrong, ends).await?;
+    let wrong = links.iter_mut().find(|link| link.number == number).context("there is such a link")?;
+    wrong.state = latency(ends.0, ends.1, 2);
+    let any = until_noticed(&sleepers, request(links), ends).await?;
     backend.stop().await?;
     Ok(Matrix { apply, change, cost, faulted, any })
 }

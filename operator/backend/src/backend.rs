@@ -1,6 +1,6 @@
 //! The [`Backend`] trait and its words.
 
-use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, time::Duration};
+use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 pub use netsplit_links::{
@@ -182,8 +182,9 @@ pub struct LinkRequest {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinksRequest {
     pub seed: u64,
-    /// What holds for as long as the testnet runs.
-    pub base: Vec<LinkRequest>,
+    /// What holds for as long as the testnet runs. Handed over with every fault, so it costs least when it stays the same
+    /// one.
+    pub base: Arc<[LinkRequest]>,
     /// In place of what `base` says of the same link, until the lease ends.
     pub faulted: Vec<LinkRequest>,
     pub lease: Duration,

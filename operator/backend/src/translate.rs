@@ -1,6 +1,6 @@
 //! Names outside, addresses inside.
 
-use std::{collections::BTreeMap, net::Ipv4Addr};
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
 
 use netsplit_links::{
     Cut, Rect,
@@ -52,7 +52,12 @@ impl Names {
         Ok(Cut { id: request.id.clone(), rects, lease: request.lease })
     }
 
-    pub(crate) fn link_table(&self, request: &LinksRequest) -> Result<LinkTable, BackendError> {
+    /// `known_base`: the request's base, where it is known already.
+    pub(crate) fn link_table(
+        &self,
+        request: &LinksRequest,
+        known_base: Option<Arc<[LinkEntry]>>,
+    ) -> Result<LinkTable, BackendError> {
         let entry = |link: &LinkRequest| {
             Ok(LinkEntry {
                 from: self.address(&link.from)?,
@@ -61,11 +66,12 @@ impl Names {
                 state: link.state,
             })
         };
-        Ok(LinkTable {
-            seed: request.seed,
-            base: request.base.iter().map(entry).collect::<Result<_, BackendError>>()?,
-            faulted: request.faulted.iter().map(entry).collect::<Result<_, BackendError>>()?,
-            lease: request.lease,
+        let entries =
+            |links: &[LinkRequest]| links.iter().map(entry).collect::<Result<Vec<_>, BackendError>>();
+        let faulted = entries(&request.faulted)?;
+        Ok(match known_base {
+            Some(base) => LinkTable::over(request.seed, base, faulted, request.lease),
+            None => LinkTable::new(request.seed, entries(&request.base)?, faulted, request.lease),
         })
     }
 

@@ -67,7 +67,7 @@ pub enum AgentError {
     #[error("the link agent lost its supervisor's socket")]
     Socket(#[source] io::Error),
     #[error("the supervisor's request is not understood")]
-    Request(#[source] serde_json::Error),
+    Request(#[source] io::Error),
     #[error(transparent)]
     Cut(#[from] CutError),
     #[error(transparent)]
@@ -111,7 +111,7 @@ pub fn run(control: &OwnedFd, options: Options) -> Result<(), AgentError> {
         if asked {
             let Some(frame) = frame::receive(control).map_err(AgentError::Socket)? else { return Ok(()) };
             let response = agent.answer(frame)?;
-            let bytes = serde_json::to_vec(&response).map_err(AgentError::Request)?;
+            let bytes = frame::encode(&response).map_err(AgentError::Request)?;
             match frame::send(control.as_fd(), &bytes, &[]) {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                 result => result.map_err(AgentError::Socket)?,
@@ -147,7 +147,7 @@ impl Agent {
     }
 
     fn answer(&mut self, frame: Frame) -> Result<Response, AgentError> {
-        let request = serde_json::from_slice(&frame.bytes).map_err(AgentError::Request)?;
+        let request = frame::decode(&frame.bytes).map_err(AgentError::Request)?;
         let done = match request {
             Request::AddNodes { addresses } => self.add_nodes(&addresses, frame.fds),
             Request::SetCuts { cuts } => self.set_cuts(&cuts),

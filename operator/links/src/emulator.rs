@@ -1,7 +1,7 @@
 //! Shaped links as the agent keeps them: the shaper, and the timed probes that tell what the links really do.
 
 use std::{
-    collections::BTreeMap,
+    collections::HashMap,
     io,
     net::Ipv4Addr,
     os::fd::OwnedFd,
@@ -95,12 +95,12 @@ impl Emulator {
 
     /// As [`set`](Self::set), of what is told of a new state.
     pub fn update(&mut self, update: LinkUpdate) -> Result<(), ShapeError> {
-        self.set(update.onto(Some(&self.table)))
+        self.set(update.onto(&self.table))
     }
 
     /// Makes exactly these links shaped, the faulted ones until their lease ends.
     pub fn set(&mut self, table: LinkTable) -> Result<(), ShapeError> {
-        if self.shaper.is_none() && table.base.is_empty() && table.faulted.is_empty() {
+        if self.shaper.is_none() && table.is_empty() {
             return Ok(());
         }
         let shaper = if let Some(shaper) = self.shaper.take() {
@@ -113,8 +113,7 @@ impl Emulator {
         let set = shaper.set(table.clone());
         self.shaper = Some(shaper);
         set?;
-        self.table = table;
-        self.measure();
+        self.measure(table);
         Ok(())
     }
 
@@ -143,34 +142,34 @@ impl Emulator {
     pub fn evidence(&mut self) -> Result<LinksEvidence, ShapeError> {
         let Some(shaper) = &self.shaper else { return Ok(LinksEvidence::default()) };
         let report = shaper.report()?;
-        if report.lease_ended && !self.table.faulted.is_empty() {
-            self.table.faulted.clear();
-            self.measure();
+        if report.lease_ended {
+            self.measure(self.table.without_faults());
         }
         Ok(self.compose(&report))
     }
 
-    fn compose(&mut self, report: &ShapeReport) -> LinksEvidence {
-        let counters: BTreeMap<u32, Counters> =
+    fn compose(&self, report: &ShapeReport) -> LinksEvidence {
+        let counters: HashMap<u32, Counters> =
             report.links.iter().map(|link| (link.number, link.counters)).collect();
-        let told: BTreeMap<u32, LinkEntry> =
-            effective(&self.table).into_iter().map(|entry| (entry.number, entry)).collect();
-        let link = |measure: LinkMeasure| {
-            Some(LinkEvidence {
-                told: *told.get(&measure.number)?,
-                measure,
-                counters: counters.get(&measure.number).copied().unwrap_or_default(),
-            })
+        let link = |(told, measure): (LinkEntry, LinkMeasure)| LinkEvidence {
+            told,
+            measure,
+            counters: counters.get(&told.number).copied().unwrap_or_default(),
         };
         LinksEvidence {
-            links: self.measurer.measures().into_iter().filter_map(link).collect(),
+            links: self.measurer.measures().map(link).collect(),
             faults: report.faults(),
             lease_ended: report.lease_ended,
         }
     }
 
-    fn measure(&mut self) {
-        self.measurer.set(self.table.seed, &effective(&self.table));
+    /// The links are as this table has them.
+    fn measure(&mut self, table: LinkTable) {
+        let changes = table.changes_since(&self.table);
+        if !changes.is_empty() {
+            self.measurer.follow(table.seed(), &changes);
+        }
+        self.table = table;
     }
 
     /// When [`Self::send_due`] has something to do again; `None` when no link is shaped.
@@ -185,11 +184,4 @@ impl Emulator {
     pub fn receive(&mut self) {
         self.measurer.receive();
     }
-}
-
-/// A fault's state is the whole state of its link.
-pub(crate) fn effective(table: &LinkTable) -> Vec<LinkEntry> {
-    let all = table.base.iter().chain(&table.faulted);
-    let by_pair: BTreeMap<_, _> = all.map(|entry| ((entry.from, entry.to), *entry)).collect();
-    by_pair.into_values().collect()
 }

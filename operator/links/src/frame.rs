@@ -1,4 +1,4 @@
-//! Messages over a Unix `SEQPACKET` socket: JSON with file descriptors beside it.
+//! Messages over a Unix `SEQPACKET` socket: values of the same program at both ends, with file descriptors beside them.
 //!
 //! A packet is one byte, [`MORE`] or [`LAST`], and a piece of the message; packets keep their borders, so nothing has to be
 //! counted, and a message may be larger than a socket buffer. Descriptors ride on the last packet. Both ends are our own
@@ -14,6 +14,8 @@ use nix::sys::socket::{
     socketpair,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
 const MORE: u8 = 1;
 const LAST: u8 = 0;
 /// Bytes of a message in one packet: well below the smallest socket buffer.
@@ -26,6 +28,16 @@ pub const MAX_FDS: usize = 128;
 /// A connected pair for messages, both ends closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
+}
+
+/// A message's bytes. They do not describe themselves: both ends are one program.
+pub fn encode(message: &impl Serialize) -> io::Result<Vec<u8>> {
+    postcard::to_stdvec(message).map_err(io::Error::other)
+}
+
+/// What [`encode`] made bytes of.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
 /// One message as it is received.

@@ -201,8 +201,8 @@ impl PodAgent {
             self.shaped.expire(Instant::now())?;
             if asked {
                 let Some(frame) = frame::receive(control).map_err(AgentError::Socket)? else { return Ok(()) };
-                let request = serde_json::from_slice(&frame.bytes).map_err(AgentError::Request)?;
-                let bytes = serde_json::to_vec(&self.answer(&request)).map_err(AgentError::Request)?;
+                let request = frame::decode(&frame.bytes).map_err(AgentError::Request)?;
+                let bytes = frame::encode(&self.answer(&request)).map_err(AgentError::Request)?;
                 match frame::send(control.as_fd(), &bytes, &[]) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     result => result.map_err(AgentError::Socket)?,

@@ -163,11 +163,11 @@ impl Running {
 
     async fn call(&mut self, request: &Request, fds: &[OwnedFd]) -> Result<Response, String> {
         let exchange = async {
-            let bytes = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+            let bytes = frame::encode(request).map_err(|error| error.to_string())?;
             self.channel.send(&bytes, fds).await.map_err(|error| error.to_string())?;
             let frame = self.channel.receive(&mut self.assembly).await.map_err(|error| error.to_string())?;
             let frame = frame.ok_or("it ended")?;
-            serde_json::from_slice(&frame.bytes).map_err(|error| error.to_string())
+            frame::decode(&frame.bytes).map_err(|error| error.to_string())
         };
         match timeout(ANSWER_TIMEOUT, exchange).await {
             Ok(Ok(response)) => Ok(response),
@@ -240,8 +240,8 @@ impl Supervisor {
             done(agent.call(&Request::SetCuts { cuts }, &[]).await?)?;
         }
         if let Some(DesiredLinks { table, deadline }) = &self.links {
-            let lease = deadline.saturating_duration_since(now);
-            let update = LinkUpdate::from(LinkTable { lease, ..table.clone() });
+            let left = table.clone().with_lease(deadline.saturating_duration_since(now));
+            let update = LinkUpdate::of(left, false);
             done(agent.call(&Request::SetLinks { update }, &[]).await?)?;
         }
         Ok(agent)
@@ -308,13 +308,13 @@ impl Supervisor {
             }
             Order::SetLinks(update) => {
                 // As for the cuts: before the agent's own clock starts.
-                let deadline = Instant::now() + update.lease;
+                let deadline = Instant::now() + update.lease();
                 // What stays of the base, this agent has been told: by an earlier order, or when it was started.
                 let request = Request::SetLinks { update: update.clone() };
                 let response = agent.call(&request, &[]).await.map_err(Broken::Agent)?;
                 done(response).map_err(Broken::Refused)?;
-                let before = self.links.take().map(|links| links.table);
-                self.links = Some(DesiredLinks { table: update.clone().onto(before.as_ref()), deadline });
+                let before = self.links.take().map(|links| links.table).unwrap_or_default();
+                self.links = Some(DesiredLinks { table: update.clone().onto(&before), deadline });
                 Ok(Answer::Done)
             }
             Order::Renew => {
@@ -358,13 +358,13 @@ impl Supervisor {
     /// One that has ended stays so, also with a new agent.
     async fn renew_links(&mut self, agent: &mut Running) -> Result<(), Broken> {
         let now = Instant::now();
-        let Some(links) = self.links.as_mut().filter(|links| !links.table.faulted.is_empty()) else {
+        let Some(links) = self.links.as_mut().filter(|links| !links.table.faulted().is_empty()) else {
             return Ok(());
         };
         if links.deadline <= now {
             return Err(Broken::Refused("not renewed, the lease of the faulted links had ended".to_owned()));
         }
-        let lease = links.table.lease;
+        let lease = links.table.lease();
         let response = agent.call(&Request::RenewLinks { lease }, &[]).await.map_err(Broken::Agent)?;
         links.deadline = now + lease;
         done(response).map_err(Broken::Refused)

@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use netsplit_links::frame::Assembly;
+use netsplit_links::frame::{self, Assembly};
 use tokio::sync::{oneshot, watch};
 
 use super::{
@@ -62,7 +62,7 @@ impl Client {
     /// Hands out answers until the inner process is gone.
     pub(super) async fn read(self: Arc<Self>, mut assembly: Assembly) {
         while let Ok(Some(frame)) = self.channel.receive(&mut assembly).await {
-            let Ok(FromInner { id, result }) = serde_json::from_slice(&frame.bytes) else { break };
+            let Ok(FromInner { id, result }) = frame::decode(&frame.bytes) else { break };
             let waiting = locked(&self.calls).waiting.remove(&id);
             if let Some(waiting) = waiting {
                 // The caller may have stopped waiting; the descriptors close with the answer.
@@ -92,7 +92,7 @@ impl Client {
             calls.waiting.insert(id, answer);
         }
         let mut guard = CancelGuard { client: Arc::clone(self), id, armed: true };
-        let bytes = serde_json::to_vec(&ToInner::Call { id, request })
+        let bytes = frame::encode(&ToInner::Call { id, request })
             .map_err(|error| BackendError::Failed(format!("cannot write the request: {error}")))?;
         let client = Arc::clone(self);
         // In a task of its own: a caller that gives up must not tear the message.
@@ -130,7 +130,7 @@ impl Drop for CancelGuard {
         let (client, id) = (Arc::clone(&self.client), self.id);
         // Without a runtime the whole backend is going away, and the call with it.
         if let (Ok(runtime), Ok(bytes)) =
-            (tokio::runtime::Handle::try_current(), serde_json::to_vec(&ToInner::Cancel { id }))
+            (tokio::runtime::Handle::try_current(), frame::encode(&ToInner::Cancel { id }))
         {
             runtime.spawn(async move { client.channel.send(&bytes, &[]).await });
         }

@@ -47,7 +47,7 @@ pub fn run_inner() -> Result<(), LocalError> {
         Ok(rootless) => Hello::Ready { rootless },
         Err(sentence) => Hello::Refused(sentence),
     };
-    let bytes = serde_json::to_vec(&hello).map_err(LocalError::Message)?;
+    let bytes = frame::encode(&hello).map_err(LocalError::Message)?;
     frame::send(std::os::fd::AsFd::as_fd(&control), &bytes, &[])
         .map_err(LocalError::system("greet the supervisor"))?;
     if matches!(hello, Hello::Refused(_)) {
@@ -100,7 +100,7 @@ async fn serve(control: OwnedFd) -> Result<(), LocalError> {
         };
         // Without a supervisor everything ends with this process, at once.
         let Some(Frame { bytes, fds }) = frame else { return Ok(()) };
-        match serde_json::from_slice(&bytes).map_err(LocalError::Message)? {
+        match frame::decode(&bytes).map_err(LocalError::Message)? {
             ToInner::Call { id, request } => {
                 let handler = Arc::clone(&inner);
                 let mut running = inner.running.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,10 +129,8 @@ impl Inner {
         // In a task of its own: a cancel must not tear the message.
         let sent = tokio::spawn(async move {
             let answer = FromInner { id, result };
-            match serde_json::to_vec(&answer) {
-                Ok(bytes) => inner.channel.send(&bytes, &fds).await,
-                Err(error) => Err(error.into()),
-            }
+            let bytes = frame::encode(&answer)?;
+            inner.channel.send(&bytes, &fds).await
         });
         match sent.await {
             Ok(Ok(())) => {}

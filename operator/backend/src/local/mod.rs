@@ -52,7 +52,7 @@ pub enum LocalError {
         source: std::io::Error,
     },
     #[error("the supervisor's message is not understood")]
-    Message(#[source] serde_json::Error),
+    Message(#[source] std::io::Error),
     #[error(transparent)]
     Agent(#[from] netsplit_links::agent::AgentError),
 }

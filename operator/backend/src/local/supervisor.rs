@@ -33,8 +33,8 @@ use super::{
     wire::{Hello, NodeSpec, Request, Response},
 };
 use crate::backend::{
-    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinksEvidence, LinksRequest,
-    NodeArtifacts, NodeHold, NodePlace, NodeSignal, NodeStatus, NodeStream,
+    Backend, BackendError, CutEvidence, CutRequest, ExecExit, ExecStdio, LinkRequest, LinksEvidence,
+    LinksRequest, NodeArtifacts, NodeHold, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
 use crate::translate::{Names, cut_evidence, links_evidence};
 
@@ -70,6 +70,9 @@ impl LocalConfig {
     }
 }
 
+/// As it was asked for, and as it was told.
+type ToldBase = (Arc<[LinkRequest]>, Arc<[LinkEntry]>);
+
 /// A testnet on this machine.
 #[derive(Debug)]
 pub struct LocalBackend {
@@ -83,7 +86,7 @@ pub struct LocalBackend {
     uplink: Result<(), String>,
     places: Mutex<Names>,
     /// The shaped links without faults, as they were told last.
-    told_base: tokio::sync::Mutex<Option<Vec<LinkEntry>>>,
+    told_base: tokio::sync::Mutex<Option<ToldBase>>,
 }
 
 impl LocalBackend {
@@ -113,7 +116,7 @@ impl LocalBackend {
                 logs.join("netsplit.log").display()
             ))
         })?;
-        let hello = serde_json::from_slice(&hello.bytes).map_err(|error| {
+        let hello = frame::decode(&hello.bytes).map_err(|error| {
             BackendError::Failed(format!("the inner process's greeting is not understood: {error}"))
         })?;
         let rootless = match hello {
@@ -398,15 +401,13 @@ impl Backend for LocalBackend {
     async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
         // Held until it is done: of two calls the later one is told last.
         let mut told = self.told_base.lock().await;
-        let table = locked(&self.places).link_table(&links)?;
-        let base = Some(table.base.clone());
-        let mut update = LinkUpdate::from(table);
         // Unknown again until it is done.
-        if told.take() == base {
-            update.base = None;
-        }
-        self.done(Request::SetLinks { update }).await?;
-        *told = base;
+        let known = told.take().filter(|(asked, _)| *asked == links.base).map(|(_, base)| base);
+        let is_known = known.is_some();
+        let table = locked(&self.places).link_table(&links, known)?;
+        let base = Arc::clone(table.base());
+        self.done(Request::SetLinks { update: LinkUpdate::of(table, is_known) }).await?;
+        *told = Some((links.base, base));
         Ok(())
     }
 

@@ -58,7 +58,7 @@ impl Watchdog {
 
     /// Fails if it is gone, or has hung for so long that it hears no more.
     pub(super) fn tell(&self, watched: &Watched) -> io::Result<()> {
-        frame::send(self.socket.as_fd(), &serde_json::to_vec(watched)?, &[])
+        frame::send(self.socket.as_fd(), &frame::encode(watched)?, &[])
     }
 }
 
@@ -78,7 +78,7 @@ pub fn run_watchdog() -> Result<(), LocalError> {
         }
         let frame = frame::receive(&control).map_err(LocalError::system("read the control socket"))?;
         let Some(frame) = frame else { return Ok(()) };
-        let told: Watched = serde_json::from_slice(&frame.bytes).map_err(LocalError::Message)?;
+        let told: Watched = frame::decode(&frame.bytes).map_err(LocalError::Message)?;
         let ends = Instant::now() + told.lease;
         watched = (!told.paused.is_empty()).then_some((told, ends));
     }

@@ -90,7 +90,7 @@ pub(crate) async fn lost_packets_are_counted_and_measured() {
 pub(crate) async fn faulted_links_end_with_their_lease() {
     let lab = Lab::new(2).await;
     let lease = Duration::from_secs(1);
-    let request = LinksRequest { base: vec![link(0, 1, 40)], lease, ..faulted(vec![link(0, 1, 120)]) };
+    let request = LinksRequest { base: [link(0, 1, 40)].into(), lease, ..faulted(vec![link(0, 1, 120)]) };
     lab.backend.set_links(request).await.unwrap();
     for _ in 0..5 {
         assert!(lab.connect_ms(0, 1).await >= 120, "renewed, and still it ended");
@@ -116,7 +116,7 @@ impl Lab {
 
 pub(crate) async fn a_new_agent_is_told_the_links() {
     let lab = Lab::new(2).await;
-    let request = LinksRequest { base: vec![link(1, 0, 30)], ..faulted(vec![link(0, 1, 60)]) };
+    let request = LinksRequest { base: [link(1, 0, 30)].into(), ..faulted(vec![link(0, 1, 60)]) };
     lab.backend.set_links(request).await.unwrap();
     let first = lab.backend.agent_pid().await.unwrap().unwrap();
     kill(Pid::from_raw(first.cast_signed()), Signal::SIGKILL).unwrap();

@@ -102,7 +102,7 @@ pub(crate) async fn links_of_pods_are_as_slow_as_asked_each_way() {
 pub(crate) async fn faulted_links_of_pods_end_with_their_lease() {
     let lease = Duration::from_secs(2);
     let Some((pods, links)) = running(2, lease).await else { return };
-    let request = LinksRequest { base: vec![link(0, 1, 40)], lease, ..faulted(vec![link(0, 1, 120)]) };
+    let request = LinksRequest { base: [link(0, 1, 40)].into(), lease, ..faulted(vec![link(0, 1, 120)]) };
     links.set_links(request.clone()).await.unwrap();
     for _ in 0..10 {
         assert!(pods.lab.connect_ms(0, 1).await >= 120, "renewed, and still it ended");
@@ -131,7 +131,7 @@ pub(crate) async fn faulted_links_of_pods_end_with_their_lease() {
 pub(crate) async fn agents_of_pods_that_die_or_hang_leave_links_free_and_are_told_of() {
     let Some((mut pods, links)) = running(2, LONG).await else { return };
     links
-        .set_links(LinksRequest { base: vec![link(1, 0, 30)], ..faulted(vec![link(0, 1, 60)]) })
+        .set_links(LinksRequest { base: [link(1, 0, 30)].into(), ..faulted(vec![link(0, 1, 60)]) })
         .await
         .unwrap();
     until_measured(&links, 0, 1, 60).await;
@@ -167,7 +167,7 @@ pub(crate) async fn shaped_links_outlive_their_operator_and_follow_a_pod() {
     // A third namespace is free for the pod to come.
     let Some((mut pods, links)) = running_in(3, 2, LONG).await else { return };
     let request =
-        LinksRequest { base: vec![link(0, 1, 40), link(1, 0, 40)], ..faulted(vec![link(0, 1, 90)]) };
+        LinksRequest { base: [link(0, 1, 40), link(1, 0, 40)].into(), ..faulted(vec![link(0, 1, 90)]) };
     links.set_links(request.clone()).await.unwrap();
     until_takes(&pods.lab, 0, 1, 130).await;
     pods.hub.lead(3);

@@ -416,8 +416,8 @@ pub(crate) fn tables() {
     let options = Options { address: own, ports: PeerPorts::default(), timed: 26615, renewal: None };
     let agent = thread::spawn(move || PodAgent::open(options).unwrap().run(&theirs).unwrap());
     let ask = |request: &Request| -> Response {
-        frame::send(ours.as_fd(), &serde_json::to_vec(request).unwrap(), &[]).unwrap();
-        serde_json::from_slice(&frame::receive(&ours).unwrap().unwrap().bytes).unwrap()
+        frame::send(ours.as_fd(), &frame::encode(request).unwrap(), &[]).unwrap();
+        frame::decode(&frame::receive(&ours).unwrap().unwrap().bytes).unwrap()
     };
     let receiver = std::net::UdpSocket::bind((own, 26600)).unwrap();
     receiver.set_read_timeout(Some(Duration::from_millis(50))).unwrap();

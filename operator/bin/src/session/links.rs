@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -33,6 +34,8 @@ pub struct LinkBook {
     names: Vec<String>,
     indices: BTreeMap<String, NodeIndex>,
     base: Base,
+    /// The links of which the base asks something, as the backend is told.
+    base_rows: Arc<[LinkRequest]>,
     expected: Expected,
     seed: u64,
 }
@@ -58,7 +61,8 @@ impl LinkBook {
         let names = netsplit_spec::node_names(testnet);
         let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index)).collect();
         let (base, expected) = (Base::of(testnet), Expected::of(testnet));
-        Self { names, indices, base, expected, seed: testnet.seed() }
+        let base_rows = base_links(&base).into_iter().map(|row| entry(&names, row)).collect();
+        Self { names, indices, base, base_rows, expected, seed: testnet.seed() }
     }
 
     /// Whether links do something without any fault.
@@ -90,29 +94,20 @@ impl LinkBook {
     /// The whole desired state: the base, what the active faults make of it, and the links of `healing` ones, which are
     /// measured until they are seen at their base.
     pub fn request(&self, active: &[LinkFault], healing: &[LinkFault], lease: Duration) -> LinksRequest {
-        let mut base: BTreeMap<Pair, Links> = base_links(&self.base)
-            .into_iter()
-            .map(|LinkRow { from, to, links }| ((from, to), links))
+        let clear: BTreeSet<Pair> = healing
+            .iter()
+            .flat_map(pairs)
+            .filter(|(from, to)| self.base.link(*from, *to).is_empty())
             .collect();
-        for pair in healing.iter().flat_map(pairs) {
-            base.entry(pair).or_default();
-        }
+        let base = if clear.is_empty() {
+            Arc::clone(&self.base_rows)
+        } else {
+            let rows = clear.into_iter().map(|(from, to)| LinkRow { from, to, links: Links::default() });
+            self.base_rows.iter().cloned().chain(rows.map(|row| entry(&self.names, row))).collect()
+        };
         let faulted = faulted_links(&self.base, active);
-        LinksRequest {
-            seed: self.seed,
-            base: base.into_iter().map(|(pair, links)| self.entry(pair, links)).collect(),
-            faulted: faulted.into_iter().map(|row| self.entry((row.from, row.to), row.links)).collect(),
-            lease,
-        }
-    }
-
-    fn entry(&self, (from, to): Pair, links: Links) -> LinkRequest {
-        LinkRequest {
-            from: self.names[from].clone(),
-            to: self.names[to].clone(),
-            number: (from * self.names.len() + to) as u32,
-            state: state(links),
-        }
+        let faulted = faulted.into_iter().map(|row| entry(&self.names, row)).collect();
+        LinksRequest { seed: self.seed, base, faulted, lease }
     }
 
     /// Whether every link of a fault is measured to be what the faults in force ask for. For one that was healed: whether its
@@ -247,6 +242,15 @@ impl LinkBook {
     }
 }
 
+fn entry(names: &[String], LinkRow { from, to, links }: LinkRow) -> LinkRequest {
+    LinkRequest {
+        from: names[from].clone(),
+        to: names[to].clone(),
+        number: (from * names.len() + to) as u32,
+        state: state(links),
+    }
+}
+
 /// What the emulation did wrong, apart from what it had done wrong `before`.
 pub fn emulation_fault(before: &[String], seen: &LinksEvidence) -> Option<String> {
     seen.faults.iter().find(|fault| !before.contains(fault)).cloned()
@@ -309,7 +313,8 @@ mod tests {
         testnet.links = base.map(|links| BaseLinks { links, ..BaseLinks::default() });
         let names = ["a", "b", "c"].map(str::to_owned).to_vec();
         let indices = names.iter().cloned().enumerate().map(|(index, name)| (name, index)).collect();
-        LinkBook { names, indices, ..LinkBook::new(&testnet) }
+        let base_rows = base_links(&Base::of(&testnet)).into_iter().map(|row| entry(&names, row)).collect();
+        LinkBook { names, indices, base_rows, ..LinkBook::new(&testnet) }
     }
 
     fn latency(ms: u32) -> Links {

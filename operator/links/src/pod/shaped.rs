@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     agent::chain,
-    emulator::{CutsInForce, effective},
+    emulator::CutsInForce,
     model::Cut,
     shape::{
         Counters, HeldProbe, Inlet, LinkEntry, LinkState, LinkTable, ShapeError, ShapeOptions, ShapeReport,
@@ -136,12 +136,12 @@ impl Shaped {
         if self.epoch != wanted.epoch {
             self.ended = false;
         } else if self.ended {
-            table.faulted.clear();
+            table = table.without_faults();
         }
-        let same = LinkTable { lease: table.lease, ..self.table.clone() } == table;
+        let same = self.table.clone().with_lease(table.lease()) == table;
         if same && self.shaper.is_some() {
             // The shaper knows best whether there is anything left to renew.
-            self.with_shaper(|shaper| shaper.renew(table.lease))?;
+            self.with_shaper(|shaper| shaper.renew(table.lease()))?;
         } else if !same {
             self.start()?;
             self.with_shaper(|shaper| shaper.set(table.clone()))?;
@@ -164,12 +164,7 @@ impl Shaped {
         // What a pod sends to itself is no link.
         let all =
             |links: &[ShapedLink]| links.iter().filter(|link| link.from != self.address).map(entry).collect();
-        LinkTable {
-            seed: wanted.seed,
-            base: all(&wanted.base),
-            faulted: all(&wanted.faulted),
-            lease: wanted.lease,
-        }
+        LinkTable::new(wanted.seed, all(&wanted.base), all(&wanted.faulted), wanted.lease)
     }
 
     fn start(&mut self) -> Result<(), ShapeError> {
@@ -189,15 +184,16 @@ impl Shaped {
 
     fn measure(&mut self) {
         self.receive();
-        self.inward.set(self.session, self.table.seed, &effective(&self.table), now());
+        let links: Vec<LinkEntry> = self.table.effective().collect();
+        self.inward.set(self.session, self.table.seed(), &links, now());
     }
 
     /// Follows the end of the faulted links' lease, which the shaper keeps.
     fn see_the_lease(&mut self) -> Result<Option<ShapeReport>, ShapeError> {
         let Some(shaper) = &self.shaper else { return Ok(None) };
         let report = shaper.report()?;
-        if report.lease_ended && !self.table.faulted.is_empty() {
-            self.table.faulted.clear();
+        if report.lease_ended && !self.table.faulted().is_empty() {
+            self.table = self.table.without_faults();
             self.ended = true;
             self.measure();
         }

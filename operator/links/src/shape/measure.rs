@@ -4,10 +4,10 @@
 //! of its jitter is subtracted: the rest must be the latency, and its median is not moved by a few that were held up.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     io,
     net::{Ipv4Addr, UdpSocket},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
@@ -19,6 +19,7 @@ use super::{
     pace::{BURST, Pace},
     random::{Purpose, Stream},
     state::{LinkEntry, LinkState},
+    table::LinkChange,
     timed::TimedProbe,
 };
 
@@ -76,6 +77,8 @@ pub struct Measurer {
     session: u32,
     nodes: BTreeMap<Ipv4Addr, UdpSocket>,
     links: Vec<Measured>,
+    /// Places of those of which too little is known.
+    new: Vec<usize>,
     born: Instant,
     pace: Pace,
 }
@@ -88,6 +91,7 @@ impl Measurer {
             session,
             nodes: BTreeMap::new(),
             links: Vec::new(),
+            new: Vec::new(),
             born: Instant::now(),
             pace: Pace::new(),
         }
@@ -108,24 +112,36 @@ impl Measurer {
         Ok(())
     }
 
-    pub fn sockets(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.nodes.values().map(AsFd::as_fd)
-    }
-
-    /// Measures exactly these links. One whose state is the same keeps what is known of it.
-    pub fn set(&mut self, seed: u64, links: &[LinkEntry]) {
-        let mut old: BTreeMap<u32, Measured> =
-            self.links.drain(..).map(|link| (link.entry.number, link)).collect();
-        for entry in links {
+    /// Measures the links as they are now. What was known of one that has changed is forgotten.
+    pub fn follow(&mut self, seed: u64, changes: &[LinkChange]) {
+        let numbers = |link: fn(&LinkChange) -> Option<LinkEntry>| changes.iter().filter_map(link);
+        let kept: HashSet<u32> = numbers(|change| change.after).map(|link| link.number).collect();
+        let gone: HashSet<u32> = numbers(|change| change.before)
+            .map(|link| link.number)
+            .filter(|number| !kept.contains(number))
+            .collect();
+        if !gone.is_empty() {
+            self.links.retain(|link| !gone.contains(&link.entry.number));
+        }
+        let known = self.links.len();
+        for entry in numbers(|change| change.after) {
             let stream = Stream::new(seed, entry.number);
-            let link = match old.remove(&entry.number) {
-                Some(link) if link.entry == *entry && link.stream == stream => link,
-                known => Measured::new(*entry, stream, known.map_or(1, |link| link.next)),
-            };
-            self.links.push(link);
+            match self.links[..known].binary_search_by_key(&entry.number, |link| link.entry.number) {
+                Ok(place) => {
+                    let next = self.links[place].next;
+                    self.links[place] = Measured::new(entry, stream, next);
+                }
+                Err(_) => self.links.push(Measured::new(entry, stream, 1)),
+            }
         }
         // By number: that is what a probe says.
         self.links.sort_by_key(|link| link.entry.number);
+        self.look_for_new();
+    }
+
+    /// Of these too little is known, and they are probed first.
+    fn look_for_new(&mut self) {
+        self.new = (0..self.links.len()).filter(|place| self.links[*place].is_new()).collect();
         self.pace.restart();
     }
 
@@ -135,6 +151,7 @@ impl Measurer {
             let Measured { entry, stream, next, .. } = *link;
             *link = Measured::new(entry, stream, next);
         }
+        self.look_for_new();
     }
 
     /// When [`Self::send_due`] has something to do again; `None` when nothing is measured.
@@ -145,14 +162,14 @@ impl Measurer {
     /// Sends what is due.
     pub fn send_due(&mut self) {
         let now = Instant::now();
-        let new: Vec<usize> = (0..self.links.len()).filter(|place| self.links[*place].is_new()).collect();
-        let (turns, rate) = if new.is_empty() {
+        self.new.retain(|place| self.links[*place].is_new());
+        let (turns, rate) = if self.new.is_empty() {
             (self.links.len(), PROBES_PER_SECOND)
         } else {
-            (new.len(), NEW_PROBES_PER_SECOND)
+            (self.new.len(), NEW_PROBES_PER_SECOND)
         };
         for turn in self.pace.due(turns, rate, now) {
-            self.send_one(new.get(turn).copied().unwrap_or(turn));
+            self.send_one(self.new.get(turn).copied().unwrap_or(turn));
         }
     }
 
@@ -191,10 +208,10 @@ impl Measurer {
         }
     }
 
-    /// What is known of every link.
-    pub fn measures(&self) -> Vec<LinkMeasure> {
+    /// Every link as it is measured, and what is known of it.
+    pub fn measures(&self) -> impl Iterator<Item = (LinkEntry, LinkMeasure)> {
         let now_ms = self.born.elapsed().as_millis() as u32;
-        self.links.iter().map(|link| link.measure(now_ms)).collect()
+        self.links.iter().map(move |link| (link.entry, link.measure(now_ms)))
     }
 }
 
@@ -247,23 +264,32 @@ mod tests {
     fn a_change_of_the_link_forgets_what_was_known() {
         let mut measurer = Measurer::new(1, 1);
         let state = LinkState::default();
-        let entry = |latency| LinkEntry {
-            from: Ipv4Addr::new(10, 0, 0, 1),
-            to: Ipv4Addr::new(10, 0, 0, 2),
-            number: 7,
-            state: LinkState { latency, ..state },
+        let entry = |number, latency| {
+            let state = LinkState { latency, ..state };
+            LinkEntry { from: Ipv4Addr::new(10, 0, 0, 1), to: Ipv4Addr::new(10, 0, 0, 2), number, state }
         };
-        measurer.set(1, &[entry(Duration::from_millis(20))]);
+        let fast = entry(7, Duration::from_millis(20));
+        let slow = entry(7, Duration::from_millis(30));
+        let samples = |measurer: &Measurer| -> Vec<(u32, usize)> {
+            measurer.measures().map(|(link, measure)| (link.number, measure.samples)).collect()
+        };
+        measurer.follow(1, &[LinkChange { before: None, after: Some(fast) }]);
         measurer.links[0].samples.push_back(1);
-        measurer.set(1, &[entry(Duration::from_millis(20))]);
-        assert_eq!(measurer.measures()[0].samples, 1);
-        measurer.set(1, &[entry(Duration::from_millis(30))]);
-        assert_eq!(measurer.measures()[0].samples, 0);
-        measurer.links[0].samples.push_back(1);
+        measurer.links[0].next = 9;
+        let other = entry(3, Duration::ZERO);
+        measurer.follow(1, &[LinkChange { before: None, after: Some(other) }]);
+        assert_eq!(samples(&measurer), [(3, 0), (7, 1)], "another link has come");
+        measurer.follow(1, &[LinkChange { before: Some(fast), after: Some(slow) }]);
+        assert_eq!(samples(&measurer), [(3, 0), (7, 0)]);
+        assert_eq!(measurer.links[1].next, 9, "numbers are never used again");
+        measurer.links[1].samples.push_back(1);
         measurer.forget(|from, _| from == Ipv4Addr::new(10, 0, 0, 2));
-        assert_eq!(measurer.measures()[0].samples, 1, "another link was meant");
+        assert_eq!(samples(&measurer), [(3, 0), (7, 1)], "another link was meant");
         measurer.forget(|from, _| from == Ipv4Addr::new(10, 0, 0, 1));
-        assert_eq!(measurer.measures()[0].samples, 0);
+        assert_eq!(samples(&measurer), [(3, 0), (7, 0)]);
+        measurer.follow(1, &[LinkChange { before: Some(other), after: None }]);
+        assert_eq!(samples(&measurer), [(7, 0)]);
+        assert_eq!(measurer.new, [0]);
     }
 
     #[test]

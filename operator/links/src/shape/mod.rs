@@ -20,6 +20,7 @@ mod schedule;
 mod shaper;
 mod state;
 mod system;
+mod table;
 pub mod timed;
 mod worker;
 
@@ -30,5 +31,6 @@ pub use measure::{LinkMeasure, Measurer, patience};
 pub use queue::QueueError;
 pub use random::{Purpose, Stream};
 pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport, Shaper};
-pub use state::{LinkEntry, LinkState, LinkTable, LinkUpdate, Share};
+pub use state::{LinkEntry, LinkState, Share};
+pub use table::{LinkChange, LinkTable, LinkUpdate};
 pub use timed::TimedProbe;

@@ -3,13 +3,9 @@
 //! The table is owned by this socket: nobody else can change it, and it goes with it. What it holds are two sets of links,
 //! one a kind of queue, and a gate: a set with one element that ends unless it is renewed. Without it no packet is queued.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
-    ops::Range,
-    time::Duration,
-};
+use std::{collections::HashSet, ops::Range, time::Duration};
 
+use super::table::Pair;
 use crate::{
     model::PeerPorts,
     netlink::{Attributes, Batch, NLM_F_CREATE, NetlinkError, Socket},
@@ -61,8 +57,6 @@ impl Way {
     }
 }
 
-pub(super) type Pair = (Ipv4Addr, Ipv4Addr);
-
 /// What is sent to the queues, beside peer traffic.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ports {
@@ -75,7 +69,7 @@ pub(super) struct Ports {
 pub(super) struct Rules {
     socket: Socket,
     /// What is in the kernel's sets.
-    links: [BTreeSet<Pair>; 2],
+    links: [HashSet<Pair>; 2],
 }
 
 impl Rules {
@@ -91,21 +85,19 @@ impl Rules {
         Ok(Self { socket, links: Default::default() })
     }
 
-    /// Queues exactly these links. One that is queued before and after is so in between: everything is added first, and of
-    /// a link in both sets the exact rule decides.
-    pub(super) fn set(&mut self, wanted: &BTreeMap<Pair, Way>) -> Result<(), NetlinkError> {
+    /// Queues these links, or lets them pass. One that is queued before and after is so in between: everything is added
+    /// first, and of a link in both sets the exact rule decides.
+    pub(super) fn set(&mut self, links: &[(Pair, Option<Way>)]) -> Result<(), NetlinkError> {
         for way in Way::ALL {
-            let mut added: Vec<Pair> = Vec::new();
-            for (pair, wanted) in wanted {
-                if *wanted == way && !self.links[way as usize].contains(pair) {
-                    added.push(*pair);
-                }
-            }
+            let has = &self.links[way as usize];
+            let added = links.iter().filter(|(pair, wanted)| *wanted == Some(way) && !has.contains(pair));
+            let added: Vec<Pair> = added.map(|(pair, _)| *pair).collect();
             self.change(NEW_ELEMENTS, way, &added)?;
         }
         for way in Way::ALL {
-            let old = self.links[way as usize].iter();
-            let removed: Vec<Pair> = old.filter(|pair| wanted.get(pair) != Some(&way)).copied().collect();
+            let has = &self.links[way as usize];
+            let removed = links.iter().filter(|(pair, wanted)| *wanted != Some(way) && has.contains(pair));
+            let removed: Vec<Pair> = removed.map(|(pair, _)| *pair).collect();
             self.change(DELETE_ELEMENTS, way, &removed)?;
         }
         Ok(())

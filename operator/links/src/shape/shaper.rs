@@ -15,11 +15,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    hold::Inlet,
-    link::Counters,
-    queue::QueueError,
-    state::{LinkState, LinkTable},
-    worker::Worker,
+    hold::Inlet, link::Counters, queue::QueueError, state::LinkState, table::LinkTable, worker::Worker,
 };
 use crate::{
     model::{PeerPorts, Rect},

@@ -1,4 +1,4 @@
-//! The state of a directed link, and the table of all that are shaped.
+//! The state of a directed link.
 
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
@@ -83,40 +83,8 @@ pub struct LinkEntry {
     pub state: LinkState,
 }
 
-/// A new desired state, as it is told: of a hundred nodes the base has 9,900 links, so one that stays is not told again.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkUpdate {
-    pub seed: u64,
-    /// As before when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<Vec<LinkEntry>>,
-    pub faulted: Vec<LinkEntry>,
-    pub lease: Duration,
-}
-
-impl LinkUpdate {
-    /// The table that it makes of the one in force.
-    pub fn onto(self, before: Option<&LinkTable>) -> LinkTable {
-        let kept = || before.map(|table| table.base.clone()).unwrap_or_default();
-        let Self { seed, base, faulted, lease } = self;
-        LinkTable { seed, base: base.unwrap_or_else(kept), faulted, lease }
+impl LinkEntry {
+    pub(crate) fn pair(&self) -> (Ipv4Addr, Ipv4Addr) {
+        (self.from, self.to)
     }
-}
-
-impl From<LinkTable> for LinkUpdate {
-    fn from(LinkTable { seed, base, faulted, lease }: LinkTable) -> Self {
-        Self { seed, base: Some(base), faulted, lease }
-    }
-}
-
-/// The whole desired state.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LinkTable {
-    pub seed: u64,
-    /// What holds for as long as the agent lives.
-    pub base: Vec<LinkEntry>,
-    /// Links with a fault: in place of what `base` says of them, until the lease ends.
-    pub faulted: Vec<LinkEntry>,
-    /// The agent goes back to `base` this long after the table was set or renewed.
-    pub lease: Duration,
 }

@@ -1,7 +1,7 @@
 //! What the shaping thread does.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::HashMap,
     ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
@@ -24,11 +24,13 @@ use super::{
     link::{Arrival, Fate, Link},
     queue::{Queues, Ticket},
     random::Stream,
-    rules::{COPY_MARK, Pair, Ports, Rules, Way},
+    rules::{COPY_MARK, Ports, Rules, Way},
     schedule::Schedule,
     shaper::{Answer, Command, Inbox, LinkReport, ShapeError, ShapeOptions, ShapeReport},
-    state::{LinkEntry, LinkState, LinkTable, Share},
-    system, timed,
+    state::{LinkEntry, Share},
+    system,
+    table::{LinkChange, LinkTable, Pair},
+    timed,
 };
 use crate::model::Rect;
 
@@ -48,6 +50,18 @@ struct Shaped {
     pair: Pair,
     number: u32,
     link: Link,
+}
+
+impl Shaped {
+    fn new(link: &LinkEntry, seed: u64) -> Self {
+        let stream = Stream::new(seed, link.number);
+        Self { pair: link.pair(), number: link.number, link: Link::new(link.state, stream) }
+    }
+
+    fn entry(&self) -> LinkEntry {
+        let (from, to) = self.pair;
+        LinkEntry { from, to, number: self.number, state: self.link.state() }
+    }
 }
 
 /// A packet that waits for its time.
@@ -75,6 +89,8 @@ pub(super) struct Worker {
     links: Vec<Shaped>,
     places: HashMap<Pair, usize>,
     table: LinkTable,
+    /// Whether it is in force: the last change of it did not break off.
+    is_in_force: bool,
     /// When the faults' lease ends; `None`: there are none.
     faults_until: Option<Instant>,
     cuts: Vec<Rect>,
@@ -106,6 +122,7 @@ impl Worker {
             links: Vec::new(),
             places: HashMap::new(),
             table: LinkTable::default(),
+            is_in_force: true,
             faults_until: None,
             cuts: Vec::new(),
             schedule: Schedule::new(),
@@ -260,12 +277,11 @@ impl Worker {
     }
 
     fn set(&mut self, table: LinkTable) -> Result<(), ShapeError> {
-        for entry in table.base.iter().chain(&table.faulted) {
-            check(entry)?;
+        for change in self.changes_to(&table) {
+            change.after.as_ref().map_or(Ok(()), check)?;
         }
-        let until = (!table.faulted.is_empty()).then(|| Instant::now() + table.lease);
-        self.apply(&table, &table.faulted)?;
-        self.table = table;
+        let until = (!table.faulted().is_empty()).then(|| Instant::now() + table.lease());
+        self.apply(table)?;
         self.faults_until = until;
         self.report.lease_ended = false;
         Ok(())
@@ -276,52 +292,53 @@ impl Worker {
         if self.faults_until.is_some_and(|until| now >= until) {
             self.faults_until = None;
             self.report.lease_ended = true;
-            self.table.faulted.clear();
-            let table = self.table.clone();
-            return self.apply(&table, &[]);
+            return self.apply(self.table.without_faults());
         }
         Ok(())
     }
 
+    /// What a table asks that is not so yet. When nobody knows what is so, that is everything.
+    fn changes_to(&self, table: &LinkTable) -> Vec<LinkChange> {
+        if self.is_in_force {
+            return table.changes_since(&self.table);
+        }
+        let wanted = table.effective().map(|link| LinkChange { before: None, after: Some(link) });
+        let known = self.links.iter().map(|shaped| LinkChange { before: Some(shaped.entry()), after: None });
+        known.chain(wanted).collect()
+    }
+
     /// Links first, rules last when a link begins to be shaped; the other way round a packet would come to no link.
-    fn apply(&mut self, table: &LinkTable, faulted: &[LinkEntry]) -> Result<(), ShapeError> {
-        let mut wanted: BTreeMap<Pair, (u32, LinkState)> = BTreeMap::new();
-        // Later entries win: a fault's state is the whole state.
-        for entry in table.base.iter().chain(faulted) {
-            wanted.insert((entry.from, entry.to), (entry.number, entry.state));
-        }
-        let same_seed = table.seed == self.table.seed;
-        for (pair, (number, state)) in &wanted {
-            match self.places.get(pair) {
-                Some(place) if self.links[*place].number == *number && same_seed => {
-                    self.links[*place].link.set_state(*state);
-                }
-                known => {
-                    let link = Link::new(*state, Stream::new(table.seed, *number));
-                    let shaped = Shaped { pair: *pair, number: *number, link };
+    fn apply(&mut self, table: LinkTable) -> Result<(), ShapeError> {
+        let changes = self.changes_to(&table);
+        let same_seed = self.table.seed() == table.seed();
+        self.is_in_force = false;
+        let mut ways = HashMap::new();
+        for LinkChange { before, after } in changes {
+            let Some(pair) = after.or(before).map(|link| link.pair()) else { continue };
+            let state = after.map(|link| link.state).unwrap_or_default();
+            match (self.places.get(&pair).copied(), after) {
+                (Some(place), Some(link)) if self.links[place].number != link.number || !same_seed => {
                     // Held packets of another link at this place leave as if they were this one's.
-                    if let Some(place) = known {
-                        self.links[*place] = shaped;
-                    } else {
-                        self.places.insert(*pair, self.links.len());
-                        self.links.push(shaped);
-                    }
+                    self.links[place] = Shaped::new(&link, table.seed());
                 }
+                (Some(place), _) => self.links[place].link.set_state(state),
+                (None, Some(link)) => {
+                    self.places.insert(pair, self.links.len());
+                    self.links.push(Shaped::new(&link, table.seed()));
+                }
+                (None, None) => {}
             }
-        }
-        for shaped in &mut self.links {
-            if !wanted.contains_key(&shaped.pair) {
-                shaped.link.set_state(LinkState::default());
-            }
+            let way = if state.is_exact() { Way::Exact } else { Way::Gso };
+            ways.insert(pair, (!state.is_clear()).then_some(way));
         }
         self.follow_cuts();
-        let ways = wanted
-            .iter()
-            .filter(|(_, (_, state))| !state.is_clear())
-            .map(|(pair, (_, state))| (*pair, if state.is_exact() { Way::Exact } else { Way::Gso }));
+        let ways: Vec<(Pair, Option<Way>)> = ways.into_iter().collect();
         self.rules
-            .set(&ways.collect())
-            .map_err(|source| ShapeError::Rules { what: "set which links are queued", source })
+            .set(&ways)
+            .map_err(|source| ShapeError::Rules { what: "set which links are queued", source })?;
+        self.table = table;
+        self.is_in_force = true;
+        Ok(())
     }
 
     fn follow_cuts(&mut self) {
@@ -416,6 +433,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use super::*;
+    use crate::shape::LinkState;
 
     #[test]
     fn one_bit_behind_the_header_is_flipped() {

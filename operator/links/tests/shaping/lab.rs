@@ -69,7 +69,7 @@ pub(crate) fn entry(from: Ipv4Addr, to: Ipv4Addr, state: LinkState) -> LinkEntry
 }
 
 pub(crate) fn table(base: Vec<LinkEntry>) -> LinkTable {
-    LinkTable { seed: 7, base, ..LinkTable::default() }
+    LinkTable::new(7, base, Vec::new(), Duration::ZERO)
 }
 
 pub(crate) fn latency(ms: u64) -> LinkState {

@@ -171,11 +171,8 @@ fn cut() {
 }
 
 fn lease() {
-    let shaper = shaper(LinkTable {
-        faulted: vec![entry(A, B, latency(80))],
-        lease: 800 * MS,
-        ..table(vec![entry(A, B, latency(20))])
-    });
+    let (base, faulted) = (vec![entry(A, B, latency(20))], vec![entry(A, B, latency(80))]);
+    let shaper = shaper(LinkTable::new(7, base, faulted, 800 * MS));
     let mut meter = Meter::new(A, B);
     for _ in 0..4 {
         shaper.renew(800 * MS).unwrap();

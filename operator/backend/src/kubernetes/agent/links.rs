@@ -55,11 +55,11 @@ impl Links {
     /// Asks the thread; an error means that it is of no use any more.
     pub(super) async fn ask(&mut self, request: &Request) -> Result<Response, String> {
         let exchange = async {
-            let bytes = serde_json::to_vec(request).map_err(|error| error.to_string())?;
+            let bytes = frame::encode(request).map_err(|error| error.to_string())?;
             self.channel.send(&bytes, &[]).await.map_err(|error| error.to_string())?;
             let frame = self.channel.receive(&mut self.assembly).await.map_err(|error| error.to_string())?;
             let frame = frame.ok_or("it is gone")?;
-            serde_json::from_slice(&frame.bytes).map_err(|error| error.to_string())
+            frame::decode(&frame.bytes).map_err(|error| error.to_string())
         };
         timeout(ANSWER_TIMEOUT, exchange)
             .await

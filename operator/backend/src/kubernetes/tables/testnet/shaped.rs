@@ -126,7 +126,7 @@ impl Shaped {
             let shaped = ShapedLink { from: address(&link.from)?, number: link.number, state: link.state };
             can_shape(&link.to).then_some(shaped)
         };
-        for link in &self.request.base {
+        for link in self.request.base.iter() {
             if let Some(shaped) = inbound(link) {
                 parts.entry(&link.to).or_default().base.push(shaped);
             }

@@ -17,7 +17,7 @@ fn link(from: &str, to: &str, number: u32, ms: u64) -> LinkRequest {
 }
 
 fn request(base: Vec<LinkRequest>, faulted: Vec<LinkRequest>) -> LinksRequest {
-    LinksRequest { seed: 5, base, faulted, lease: LEASE }
+    LinksRequest { seed: 5, base: base.into(), faulted, lease: LEASE }
 }
 
 /// From a to b (1), from b to a (3) and from c to b (7).
