@@ -86,7 +86,7 @@ sim: ## more seeds of the consensus simulation (SEEDS=10000)
 bench: build ## measure: start-up, transfers/s, latency, memory, cuts, heals (QUICK=1: a short form)
 	$(BIN)/netsplit-bench $(if $(QUICK),--quick) $(BENCH)
 
-soak: build ## an hour of load, kills and cuts, and 50 runs on a busy machine (SOAK=3m: a short form; SOAK_ONLY=hour|busy, SEED=2)
+soak: build ## an hour of load, kills and cuts; many runs on a busy machine, on clean links, of leases (SOAK=3m: a short form; SOAK_ONLY=hour|busy|clean|leases, SEED=2)
 	$(BIN)/netsplit-soak --duration $(or $(SOAK),1h) $(if $(SEED),--seed $(SEED)) $(if $(SOAK_ONLY),--only $(SOAK_ONLY))
 
 clean: ## remove what was built

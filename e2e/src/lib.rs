@@ -7,6 +7,7 @@ mod busy;
 mod cluster;
 mod http;
 mod lab;
+mod leases;
 mod outcome;
 mod pod;
 mod process;
@@ -17,6 +18,7 @@ pub use busy::{Busy, BusyLoops, busy_run};
 pub use cluster::{Claim, Cluster, Images, Namespace, Volume};
 pub use http::http_get;
 pub use lab::{Background, Ended, Lab, programs};
+pub use leases::held_beyond_their_lease;
 pub use outcome::{
     Expectation, FaultOutcome, Link, LoadStatus, MeasuredLink, NodeOutcome, NodeStatus, Outcome, Status,
     Verdict,

@@ -9,6 +9,7 @@ mod crashes;
 mod everywhere;
 mod fork;
 mod here;
+mod leases;
 mod links;
 mod machine;
 mod node_faults;

@@ -1,5 +1,6 @@
 //! `netsplit-soak`: the trials that take long. An hour of load with random cuts and kills, after which memory, logs and
-//! disk must be flat and every node must agree; and many runs beside busy loops, none of which may blame the chain.
+//! disk must be flat and every node must agree; many runs beside busy loops, none of which may blame the chain, and many on
+//! shaped links with nothing wrong, none of which may raise an alarm; and faults in whose middle all of netsplit hangs or dies.
 //!
 //! Exit codes: 0 everything held, 1 something did not, 2 usage, 3 the soak itself broke off.
 
@@ -18,11 +19,11 @@ use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Durat
 
 use anyhow::{Result, ensure};
 use clap::{Parser, ValueEnum};
-use netsplit_e2e::{Busy, BusyLoops, Experiment, Lab, Testnet, busy_run};
+use netsplit_e2e::{Busy, BusyLoops, Experiment, Lab, Testnet, busy_run, held_beyond_their_lease};
 
 use crate::{
     progress::Progress,
-    report::{BusyTrial, Check, Report},
+    report::{Check, Report, Runs},
     shape::Shape,
 };
 
@@ -45,7 +46,7 @@ struct Cli {
     /// Only these parts
     #[arg(long, value_delimiter = ',', value_name = "PARTS")]
     only: Vec<Part>,
-    /// Runs beside busy loops [default: 50 in an hour, at least 5]
+    /// Runs of the other parts [default: 50 beside busy loops and 100 of the others in an hour, at least 5]
     #[arg(long, value_name = "N")]
     runs: Option<u32>,
     /// Write all measurements of the hour into this file, as CSV
@@ -62,6 +63,10 @@ enum Part {
     Hour,
     /// A split brain beside two busy loops, again and again
     Busy,
+    /// Shaped links with nothing wrong, again and again
+    Clean,
+    /// All of netsplit hangs or dies in the middle of faults, again and again
+    Leases,
 }
 
 fn main() -> ExitCode {
@@ -93,6 +98,13 @@ fn soak(cli: &Cli) -> Result<bool> {
     if wanted(Part::Busy) {
         report.busy = Some(busy(cli.runs.unwrap_or_else(|| Shape::busy_runs(cli.duration)))?);
     }
+    let runs = cli.runs.unwrap_or_else(|| Shape::other_runs(cli.duration));
+    if wanted(Part::Clean) {
+        report.clean = Some(clean(runs)?);
+    }
+    if wanted(Part::Leases) {
+        report.leases = Some(leases(runs));
+    }
     if cli.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
         eprint!("{}", report.text());
@@ -103,19 +115,44 @@ fn soak(cli: &Cli) -> Result<bool> {
 }
 
 /// Passed, or Invalid because the host was overloaded: never Failed.
-fn busy(runs: u32) -> Result<BusyTrial> {
+fn busy(runs: u32) -> Result<Runs> {
+    let testnet = Testnet::new("busy");
+    let experiment = Experiment::halves("busy").expect_all();
+    let name = "a busy machine is never a failing chain";
+    again_and_again(name, &testnet, &experiment, "beside two busy loops", runs, true)
+}
+
+/// What is measured of links that do what they are asked to must say so each time, whatever their jitter and losses.
+fn clean(runs: u32) -> Result<Runs> {
+    let links = "latency: 20ms, jitter: 4ms, loss: 0.5%, duplicate: 1%, reorder: 1%";
+    let testnet = Testnet { links, load: 20, ..Testnet::new("clean") };
+    let mut experiment = Experiment::halves("clean").expect("progress: {within: 10s}");
+    "link: {from: [validator-0], to: [validator-1, validator-2], latency: 60ms, jitter: 10ms, loss: 2%}"
+        .clone_into(&mut experiment.fault);
+    let name = "links that are as asked raise no alarm";
+    again_and_again(name, &testnet, &experiment, "with nothing wrong", runs, false)
+}
+
+fn again_and_again(
+    name: &'static str,
+    testnet: &Testnet,
+    experiment: &Experiment,
+    how: &str,
+    runs: u32,
+    beside_loops: bool,
+) -> Result<Runs> {
     ensure!(runs > 0, "a trial of no runs shows nothing");
     let lab = Lab::new();
     let progress = Progress::new();
-    let file = lab.write("busy.yaml", &Testnet::new("busy").yaml());
+    let file = lab.write("testnet.yaml", &testnet.yaml());
     lab.ok(&["up", "-f", &file, "--detach"]);
-    let file = lab.write("experiment.yaml", &Experiment::halves("busy").expect_all().yaml());
+    let file = lab.write("experiment.yaml", &experiment.yaml());
     let (mut passed, mut host_overloaded) = (0, 0);
     let mut wrong = Vec::new();
-    let loops = BusyLoops::start();
+    let loops = beside_loops.then(BusyLoops::start);
     for run in 1..=runs {
         let came_to = busy_run(&lab, &file);
-        progress.say(&format!("run {run} of {runs} beside two busy loops: {came_to:?}"));
+        progress.say(&format!("run {run} of {runs} {how}: {came_to:?}"));
         match came_to {
             Busy::Passed => passed += 1,
             Busy::HostOverloaded => host_overloaded += 1,
@@ -125,8 +162,18 @@ fn busy(runs: u32) -> Result<BusyTrial> {
     drop(loops);
     lab.ok(&["down"]);
     lab.assert_nothing_left();
-    let name = "a busy machine is never a failing chain";
     let detail = if wrong.is_empty() { format!("{runs} runs") } else { wrong.join("; ") };
-    let check = Check { name, held: wrong.is_empty(), detail };
-    Ok(BusyTrial { passed, host_overloaded, checks: vec![check] })
+    Ok(Runs { passed, host_overloaded, check: Check { name, held: wrong.is_empty(), detail } })
+}
+
+fn leases(times: u32) -> Check {
+    let lab = Lab::new();
+    let progress = Progress::new();
+    let wrong = held_beyond_their_lease(&lab, times, |line| progress.say(line));
+    let detail = if wrong.is_empty() { format!("{times} times each") } else { wrong.join("; ") };
+    Check {
+        name: "no fault outlives its lease, though all of netsplit hangs or dies",
+        held: wrong.is_empty(),
+        detail,
+    }
 }

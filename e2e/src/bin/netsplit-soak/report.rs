@@ -65,25 +65,31 @@ impl Recoveries {
     }
 }
 
-/// Runs beside busy loops.
+/// The same experiment again and again.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct BusyTrial {
+pub struct Runs {
     pub passed: u32,
     pub host_overloaded: u32,
-    pub checks: Vec<Check>,
+    pub check: Check,
 }
 
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Report {
     pub hour: Option<Hour>,
-    pub busy: Option<BusyTrial>,
+    /// Beside busy loops.
+    pub busy: Option<Runs>,
+    /// On links with jitter and loss, with nothing wrong.
+    pub clean: Option<Runs>,
+    /// All of netsplit hangs or dies in the middle of faults.
+    pub leases: Option<Check>,
 }
 
 impl Report {
     pub fn checks(&self) -> impl Iterator<Item = &Check> {
         let hour = self.hour.iter().flat_map(|hour| &hour.checks);
-        hour.chain(self.busy.iter().flat_map(|busy| &busy.checks))
+        let runs = self.busy.iter().chain(&self.clean).map(|runs| &runs.check);
+        hour.chain(runs).chain(&self.leases)
     }
 
     pub fn held(&self) -> bool {
@@ -95,14 +101,11 @@ impl Report {
         if let Some(hour) = &self.hour {
             hour.write(&mut out);
         }
-        if let Some(busy) = &self.busy {
-            let runs = busy.passed + busy.host_overloaded;
+        for (what, runs) in [("beside two busy loops", &self.busy), ("with nothing wrong", &self.clean)] {
+            let Some(Runs { passed, host_overloaded, .. }) = runs else { continue };
             line(
                 &mut out,
-                format_args!(
-                    "\nbeside two busy loops: {runs} runs, {} passed, {} invalid (host overloaded)",
-                    busy.passed, busy.host_overloaded
-                ),
+                format_args!("\n{what}: {passed} runs passed, {host_overloaded} invalid (host overloaded)"),
             );
         }
         line(&mut out, format_args!(""));

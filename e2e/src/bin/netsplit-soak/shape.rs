@@ -11,7 +11,8 @@ pub const BLOCK_TIME: Duration = Duration::from_millis(500);
 const HOUR: Duration = Duration::from_hours(1);
 const KILLS_AN_HOUR: u32 = 100;
 const BUSY_RUNS_AN_HOUR: u32 = 50;
-const BUSY_RUNS_LEAST: u32 = 5;
+const OTHER_RUNS_AN_HOUR: u32 = 100;
+const RUNS_LEAST: u32 = 5;
 /// The least that a spec may keep.
 const RETENTION_LEAST: u64 = 100;
 
@@ -60,7 +61,12 @@ impl Shape {
 
     /// Runs beside busy loops in a soak of that length.
     pub fn busy_runs(duration: Duration) -> u32 {
-        an_hour(BUSY_RUNS_AN_HOUR, duration).max(BUSY_RUNS_LEAST)
+        an_hour(BUSY_RUNS_AN_HOUR, duration).max(RUNS_LEAST)
+    }
+
+    /// Runs of each other trial in a soak of that length.
+    pub fn other_runs(duration: Duration) -> u32 {
+        an_hour(OTHER_RUNS_AN_HOUR, duration).max(RUNS_LEAST)
     }
 
     pub fn yaml(&self, name: &str) -> String {
@@ -92,7 +98,7 @@ mod tests {
     fn an_hour_is_what_the_long_form_promises() {
         let shape = Shape::new(HOUR, 1, 300);
         assert_eq!((shape.kills, shape.away_for), (100, Duration::from_mins(20)));
-        assert_eq!(Shape::busy_runs(HOUR), 50);
+        assert_eq!((Shape::busy_runs(HOUR), Shape::other_runs(HOUR)), (50, 100));
         assert!(shape.away_at + shape.away_for + shape.catch_up_within < HOUR);
     }
 
