@@ -198,6 +198,11 @@ pub struct LinkEvidence {
     pub to: String,
     pub sent: u64,
     pub received: u64,
+    /// Of those that came: twice, and without having waited for the latency.
+    #[serde(default)]
+    pub duplicated: u64,
+    #[serde(default)]
+    pub reordered: u64,
     /// One way, without jitter, in microseconds; absent until a probe came.
     pub latency_us: Option<i64>,
     /// How many probes that is the median of.

@@ -121,6 +121,8 @@ pub(crate) fn links_evidence(
         to: names.name(link.measure.to),
         sent: link.measure.sent,
         received: link.measure.received,
+        duplicated: link.measure.duplicated,
+        reordered: link.measure.reordered,
         latency_us: link.measure.latency_us,
         samples: link.measure.samples,
         counters: link.counters,

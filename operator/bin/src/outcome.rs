@@ -110,6 +110,11 @@ pub struct LinkOutcome {
     /// One way, without jitter.
     pub measured_ms: Option<f64>,
     pub lost_percent: Option<f64>,
+    /// Of those that came; absent where there were none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub duplicated_percent: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reordered_percent: Option<f64>,
     /// What contradicts `asked`, or why nothing shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -241,6 +246,8 @@ pub mod sample {
             asked: Links { latency: Some(std::time::Duration::from_millis(20)), ..Links::default() },
             measured_ms: Some(20.06),
             lost_percent: Some(0.0),
+            duplicated_percent: None,
+            reordered_percent: None,
             problem: None,
         };
         let point = |n: u64| Point {

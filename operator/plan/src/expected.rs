@@ -25,6 +25,27 @@ pub struct Expected {
 struct Asked {
     latency: Option<Duration>,
     loss: Option<Share>,
+    duplicate: Option<Share>,
+    reorder: Option<Share>,
+    corrupt: Option<Share>,
+}
+
+impl From<&Links> for Asked {
+    fn from(links: &Links) -> Self {
+        let Links { latency, loss, duplicate, reorder, corrupt, .. } = *links;
+        Self { latency, loss, duplicate, reorder, corrupt }
+    }
+}
+
+/// What becomes of a link's probes, each a part of 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Shares {
+    /// Of those that are sent. A probe in which a bit is flipped is dropped by its receiver.
+    pub lost: f64,
+    /// Of those that come.
+    pub duplicated: f64,
+    /// Of those that come.
+    pub reordered: f64,
 }
 
 impl Expected {
@@ -36,11 +57,10 @@ impl Expected {
             expected.regions.extend((0..group.count).map(|_| regions.next().cloned().unwrap_or_default()));
         }
         let Some(base) = &testnet.links else { return expected };
-        expected.otherwise = Asked { latency: base.links.latency, loss: base.links.loss };
+        expected.otherwise = Asked::from(&base.links);
         if let Some(Matrix::Rows(rows)) = &base.matrix {
             for row in rows {
-                let asked = Asked { latency: row.links.latency, loss: row.links.loss };
-                expected.ask(&row.from, &row.to, asked);
+                expected.ask(&row.from, &row.to, Asked::from(&row.links));
             }
         }
         for line in base.regions.as_deref().and_then(wan::text).unwrap_or_default().lines() {
@@ -49,7 +69,7 @@ impl Expected {
                 && let Ok(milliseconds) = round_trip.parse::<f64>()
             {
                 let latency = Some(Duration::from_secs_f64(milliseconds / 2_000.0));
-                expected.ask(from, to, Asked { latency, loss: None });
+                expected.ask(from, to, Asked { latency, ..Asked::default() });
             }
         }
         expected
@@ -63,9 +83,13 @@ impl Expected {
         let region = |node: NodeIndex| self.regions.get(node).map_or("", String::as_str);
         let by_region = self.asked.get(region(from)).and_then(|to_regions| to_regions.get(region(to)));
         let by_region = by_region.copied().unwrap_or_default();
+        let otherwise = self.otherwise;
         Asked {
-            latency: by_region.latency.or(self.otherwise.latency),
-            loss: by_region.loss.or(self.otherwise.loss),
+            latency: by_region.latency.or(otherwise.latency),
+            loss: by_region.loss.or(otherwise.loss),
+            duplicate: by_region.duplicate.or(otherwise.duplicate),
+            reorder: by_region.reorder.or(otherwise.reorder),
+            corrupt: by_region.corrupt.or(otherwise.corrupt),
         }
     }
 
@@ -75,10 +99,23 @@ impl Expected {
         asked.or(self.base(from, to).latency).unwrap_or_default()
     }
 
-    /// In millionths.
-    pub fn loss(&self, faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> u32 {
-        let asked = touching(faults, from, to).filter_map(|links| links.loss).max();
-        asked.or(self.base(from, to).loss).map_or(0, Share::as_millionths)
+    /// What becomes of the probes between two nodes.
+    pub fn shares(&self, faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> Shares {
+        let base = self.base(from, to);
+        let share = |of_fault: fn(&Links) -> Option<Share>, of_base: Option<Share>| {
+            let asked = touching(faults, from, to).filter_map(of_fault).max().or(of_base);
+            asked.map_or(0.0, |share| f64::from(share.as_millionths()) / 1e6)
+        };
+        let loss = share(|links| links.loss, base.loss);
+        let duplicate = share(|links| links.duplicate, base.duplicate);
+        let corrupt = share(|links| links.corrupt, base.corrupt);
+        // The second one of two is whole.
+        let comes = 1.0 - corrupt * (1.0 - duplicate);
+        Shares {
+            lost: 1.0 - (1.0 - loss) * comes,
+            duplicated: if comes > 0.0 { duplicate * (1.0 - corrupt) / comes } else { 0.0 },
+            reordered: share(|links| links.reorder, base.reorder),
+        }
     }
 }
 
@@ -87,6 +124,11 @@ fn touching(faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> impl Iterat
         fault.rects.iter().any(|rect| rect.from.contains(&from) && rect.to.contains(&to))
     };
     faults.iter().filter(touches).map(|fault| &fault.links)
+}
+
+/// Whether it shows that a packet has not waited so long.
+pub fn shows_order(latency: Duration) -> bool {
+    latency >= Duration::from_millis(2)
 }
 
 /// How far a measured latency may be off.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use netsplit_plan::{
-    Base, CutRect, LinkFault, NodeIndex, Ramp, base_links, compile, expected::Expected, faulted_links,
-    plan_testnet, ramped, seed_of,
+    Base, CutRect, LinkFault, NodeIndex, Ramp, base_links, compile,
+    expected::{Expected, Shares},
+    faulted_links, plan_testnet, ramped, seed_of,
 };
 use netsplit_spec::{
     BaseLinks, Document, Links, Matrix, MatrixRow, Share, Testnet, Topology, ValidFault, ValidFaultKind,
@@ -138,6 +139,24 @@ fn link_faults() -> impl Strategy<Value = Vec<LinkFault>> {
     prop::collection::vec(one, 0..5)
 }
 
+/// By all that may become of one probe.
+fn assert_shares(found: Shares, links: &Links) {
+    let share = |share: Option<Share>| f64::from(share.map_or(0, Share::as_millionths)) / 1e6;
+    let (loss, duplicate, corrupt) = (share(links.loss), share(links.duplicate), share(links.corrupt));
+    let (mut comes, mut comes_twice) = (0.0, 0.0);
+    for (is_double, of_two) in [(false, 1.0 - duplicate), (true, duplicate)] {
+        for (is_damaged, of_damage) in [(false, 1.0 - corrupt), (true, corrupt)] {
+            let copies = u32::from(!is_damaged) + u32::from(is_double);
+            let weight = (1.0 - loss) * of_two * of_damage;
+            comes += if copies > 0 { weight } else { 0.0 };
+            comes_twice += if copies > 1 { weight } else { 0.0 };
+        }
+    }
+    assert!((found.lost - (1.0 - comes)).abs() < 1e-9, "{found:?} of {links:?}");
+    assert!((found.duplicated * comes - comes_twice).abs() < 1e-9, "{found:?} of {links:?}");
+    assert!((found.reordered - share(links.reorder)).abs() < 1e-9, "{found:?} of {links:?}");
+}
+
 proptest! {
     /// Added in any order, and some of them removed again: what holds depends only on which are active.
     #[test]
@@ -173,15 +192,14 @@ proptest! {
                 if let Some(row) = row {
                     let latency = expected.latency(&faults, from, to);
                     prop_assert_eq!(row.links.latency.unwrap_or_default(), latency);
-                    let loss = row.links.loss.map_or(0, Share::as_millionths);
-                    prop_assert_eq!(loss, expected.loss(&faults, from, to));
+                    assert_shares(expected.shares(&faults, from, to), &row.links);
                     prop_assert!(row.links.jitter.unwrap_or_default() <= latency);
                 }
                 let row = at_base.iter().find(|row| (row.from, row.to) == (from, to));
                 let links = row.map(|row| row.links).unwrap_or_default();
                 prop_assert_eq!(links, base.link(from, to));
                 prop_assert_eq!(links.latency.unwrap_or_default(), expected.latency(&[], from, to));
-                prop_assert_eq!(links.loss.map_or(0, Share::as_millionths), expected.loss(&[], from, to));
+                assert_shares(expected.shares(&[], from, to), &links);
             }
         }
     }

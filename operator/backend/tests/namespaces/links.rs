@@ -86,6 +86,41 @@ pub(crate) async fn lost_packets_are_counted_and_measured() {
     lab.backend.stop().await.unwrap();
 }
 
+/// Half of the probes come twice, overtake others, or are damaged and so lost; each as often as half says.
+pub(crate) async fn shares_of_packets_are_measured() {
+    let lab = Lab::new(4).await;
+    let half = Share::millionths(500_000);
+    let slow = LinkState { latency: Duration::from_millis(40), ..LinkState::default() };
+    let to = |to, state| LinkRequest { state, ..link(0, to, 0) };
+    let links = vec![
+        to(1, LinkState { duplicate: half, ..slow }),
+        to(2, LinkState { reorder: half, ..slow }),
+        to(3, LinkState { corrupt: half, ..slow }),
+    ];
+    lab.backend.set_links(faulted(links)).await.unwrap();
+    let expected = [(1, [0.0, 0.5, 0.0]), (2, [0.0, 0.0, 0.5]), (3, [0.5, 0.0, 0.0])];
+    until("the probes measure the shares", async || {
+        lab.backend.renew().await.unwrap();
+        for (node, expected) in expected {
+            let seen = lab.link(0, node).await.unwrap();
+            let lost = seen.sent.saturating_sub(seen.received);
+            let counts =
+                [(lost, seen.sent), (seen.duplicated, seen.received), (seen.reordered, seen.received)];
+            let shares = counts.map(|(count, of)| count as f64 / of.max(1) as f64);
+            let is_near = |(found, expected): (f64, f64)| (found - expected).abs() < 0.25;
+            if seen.sent < 60 || !shares.into_iter().zip(expected).all(is_near) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    for node in [1, 2, 3] {
+        lab.until_measured(0, node, 40).await;
+    }
+    lab.backend.stop().await.unwrap();
+}
+
 /// Faulted links go back to their base when nobody renews them, and stay there.
 pub(crate) async fn faulted_links_end_with_their_lease() {
     let lab = Lab::new(2).await;

@@ -81,17 +81,21 @@ pub(crate) async fn links_of_pods_are_as_slow_as_asked_each_way() {
     until("the link is seen open", async || evidence(&links, "cut").state == CutState::Open).await;
     until_takes(lab, 0, 1, 80).await;
 
-    let half = LinkState { loss: Share::millionths(500_000), ..LinkState::default() };
-    let lossy = LinkRequest { state: half, ..link(0, 1, 0) };
-    links.set_links(faulted(vec![lossy, link(1, 0, 90)])).await.unwrap();
+    let half = Share::millionths(500_000);
+    let lossy = LinkRequest { state: LinkState { loss: half, ..LinkState::default() }, ..link(0, 1, 0) };
+    let mut overtaking = link(0, 2, 40);
+    overtaking.state.reorder = half;
+    links.set_links(faulted(vec![lossy, overtaking, link(1, 0, 90)])).await.unwrap();
     until_measured(&links, 1, 0, 90).await;
-    until("both ends tell the loss", async || {
+    until("both ends tell the loss, and the receiver who overtook", async || {
         links.renew().unwrap();
-        let measured = seen(&links, 0, 1).unwrap();
-        let share = measured.received as f64 / measured.sent.max(1) as f64;
-        measured.sent >= 60 && (0.25..0.75).contains(&share)
+        let (lossy, overtaking) = (seen(&links, 0, 1).unwrap(), seen(&links, 0, 2).unwrap());
+        let is_half = |count: u64, of: u64| (0.25..0.75).contains(&(count as f64 / of.max(1) as f64));
+        let enough = lossy.sent >= 60 && overtaking.sent >= 60;
+        enough && is_half(lossy.received, lossy.sent) && is_half(overtaking.reordered, overtaking.received)
     })
     .await;
+    until_measured(&links, 0, 2, 40).await;
     links.set_links(LinksRequest::default()).await.unwrap();
     until_fast(lab, 0, 1).await;
     assert!(links.links().unwrap().links.is_empty());

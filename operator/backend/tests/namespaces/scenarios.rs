@@ -25,6 +25,7 @@ use crate::{
     links::{
         a_new_agent_is_told_the_links, a_shaped_link_can_be_cut, faulted_links_end_with_their_lease,
         links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured,
+        shares_of_packets_are_measured,
     },
     pod_links::{
         agents_of_pods_that_die_or_hang_leave_links_free_and_are_told_of,
@@ -70,6 +71,7 @@ scenarios![
     the_doctor_is_content,
     links_are_as_slow_as_asked_each_way,
     lost_packets_are_counted_and_measured,
+    shares_of_packets_are_measured,
     faulted_links_end_with_their_lease,
     a_new_agent_is_told_the_links,
     a_shaped_link_can_be_cut,

@@ -69,7 +69,8 @@ fn json(link: &Link) -> Value {
     let measured = link.measured.as_ref().map(|seen| {
         json!({
             "latencyMs": seen.latency_us.map(|us| us as f64 / 1_000.0), "probesSent": seen.sent,
-            "probesReceived": seen.received, "packets": seen.packets, "lost": seen.lost,
+            "probesReceived": seen.received, "probesDuplicated": seen.probes_duplicated,
+            "probesReordered": seen.probes_reordered, "packets": seen.packets, "lost": seen.lost,
             "duplicated": seen.duplicated, "reordered": seen.reordered, "corrupted": seen.corrupted,
         })
     });

@@ -176,6 +176,8 @@ pub fn link(link: SeenLink) -> control::Link {
         duplicated: seen.counters.duplicated,
         reordered: seen.counters.reordered,
         corrupted: seen.counters.corrupted,
+        probes_duplicated: seen.duplicated,
+        probes_reordered: seen.reordered,
     });
     control::Link {
         from: link.from,

@@ -52,7 +52,10 @@ fn cell(link: &LinkOutcome) -> Markup {
     html! {
         td class=(class) title=[link.problem.as_ref()] {
             (link.measured_ms.map_or_else(|| "?".to_owned(), |ms| format!("{ms:.2} ms")))
-            @if let Some(lost) = link.lost_percent.filter(|lost| *lost > 0.0) { br; (format!("{lost:.1} % lost")) }
+            @let shares = [(link.lost_percent, "lost"), (link.duplicated_percent, "twice"), (link.reordered_percent, "overtook")];
+            @for (share, what) in shares {
+                @if let Some(share) = share.filter(|share| *share > 0.0) { br; (format!("{share:.1} % {what}")) }
+            }
             small { (brief(link.asked)) }
         }
     }

@@ -15,18 +15,18 @@ use netsplit_backend::{
 };
 use netsplit_plan::{
     Base, LinkFault, LinkRow, base_links,
-    expected::{self, Expected},
+    expected::{self, Expected, Shares},
     faulted_links,
 };
 use netsplit_spec::{Links, NodeIndex, Testnet};
 
 /// Probes whose median is a link's latency.
 const LATENCY_SAMPLES: usize = 25;
-/// Probes of which a share is lost.
-const LOSS_SAMPLES: u64 = 60;
-/// A share of lost probes may be off by so many standard deviations, and by so much and one probe beyond that.
+/// Probes of which a share is lost, comes twice or overtakes others.
+const SHARE_SAMPLES: u64 = 60;
+/// A share of probes may be off by so many standard deviations, and by so much and one probe beyond that.
 const DEVIATIONS: f64 = 4.0;
-const LOSS_SLACK: f64 = 0.02;
+const SHARE_SLACK: f64 = 0.02;
 
 /// The links of one testnet.
 #[derive(Debug)]
@@ -145,7 +145,7 @@ impl LinkBook {
     ) -> Option<String> {
         let touched: BTreeSet<Pair> = active.iter().flat_map(pairs).collect();
         let measured =
-            seen.links.iter().filter(|link| link.samples >= LATENCY_SAMPLES && link.sent >= LOSS_SAMPLES);
+            seen.links.iter().filter(|link| link.samples >= LATENCY_SAMPLES && link.sent >= SHARE_SAMPLES);
         measured
             .filter_map(|link| Some(((*self.indices.get(&link.from)?, *self.indices.get(&link.to)?), link)))
             .filter(|(pair, _)| !touched.contains(pair) && !covers(cuts, *pair))
@@ -183,42 +183,60 @@ impl LinkBook {
             .collect()
     }
 
-    fn judge_one(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Proof {
+    fn judge_one(&self, pair: Pair, active: &[LinkFault], link: &LinkEvidence) -> Proof {
+        let off = self.off_latency(pair, active, link).or_else(|| self.off_shares(pair, active, link));
+        off.map_or(Proof::Proven, Proof::Unproven)
+    }
+
+    fn off_latency(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Option<String> {
         let (a, b) = (&link.from, &link.to);
         let latency = self.expected.latency(active, from, to);
-        let tolerance = expected::tolerance(latency);
-        let loss = f64::from(self.expected.loss(active, from, to)) / 1e6;
         let Some(measured) = link.latency_us.filter(|_| link.samples >= LATENCY_SAMPLES) else {
-            return Proof::Unproven(format!(
-                "{} probes have come from {a} to {b}: {LATENCY_SAMPLES} say how long they take",
-                link.samples
-            ));
+            // Of a link on which all packets overtake each other nobody can say how long they take.
+            let is_timed = self.expected.shares(active, from, to).reordered < 1.0;
+            return is_timed.then(|| {
+                format!(
+                    "{} probes have come from {a} to {b}: {LATENCY_SAMPLES} say how long they take",
+                    link.samples
+                )
+            });
         };
-        if measured.abs_diff(latency.as_micros() as i64) > tolerance.as_micros() as u64 {
-            return Proof::Unproven(format!(
+        let off_us = measured.abs_diff(latency.as_micros() as i64);
+        (off_us > expected::tolerance(latency).as_micros() as u64).then(|| {
+            format!(
                 "packets from {a} to {b} take {:.2} ms, not {:.2} ms",
                 measured as f64 / 1_000.0,
                 latency.as_secs_f64() * 1_000.0
-            ));
-        }
-        let wanted = if loss > 0.0 { LOSS_SAMPLES } else { LATENCY_SAMPLES as u64 };
+            )
+        })
+    }
+
+    fn off_shares(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Option<String> {
+        let (a, b) = (&link.from, &link.to);
+        let shares = self.expected.shares(active, from, to);
+        let wanted = if shares == Shares::default() { LATENCY_SAMPLES as u64 } else { SHARE_SAMPLES };
         if link.sent < wanted {
-            return Proof::Unproven(format!(
+            return Some(format!(
                 "{} probes were sent from {a} to {b}: {wanted} say how many are lost",
                 link.sent
             ));
         }
-        let sent = link.sent as f64;
-        let lost = sent - link.received as f64;
-        let deviation = (sent * loss * (1.0 - loss)).sqrt();
-        if (lost - sent * loss).abs() > DEVIATIONS * deviation + LOSS_SLACK * sent + 1.0 {
-            return Proof::Unproven(format!(
-                "{:.1} % of {sent} probes from {a} to {b} were lost, not {:.1} %",
-                lost / sent * 100.0,
-                loss * 100.0
-            ));
+        let lost = link.sent.saturating_sub(link.received);
+        let mut checks = vec![
+            (lost, link.sent, shares.lost, "were lost"),
+            (link.duplicated, link.received, shares.duplicated, "came twice"),
+        ];
+        if expected::shows_order(self.expected.latency(active, from, to)) {
+            checks.push((link.reordered, link.received, shares.reordered, "overtook others"));
         }
-        Proof::Proven
+        let off = checks.into_iter().find(|(count, of, share, _)| is_off(*count, *of, *share));
+        off.map(|(count, of, share, what)| {
+            format!(
+                "{:.1} % of {of} probes from {a} to {b} {what}, not {:.1} %",
+                count as f64 / of.max(1) as f64 * 100.0,
+                share * 100.0
+            )
+        })
     }
 
     /// What was measured of a fault's links, as one sentence.
@@ -233,13 +251,29 @@ impl LinkBook {
         let latencies = || links.iter().filter_map(|link| link.latency_us).map(|us| us as f64 / 1_000.0);
         let (sent, received): (u64, u64) =
             links.iter().fold((0, 0), |(sent, received), link| (sent + link.sent, received + link.received));
-        format!(
+        let mut words = format!(
             "{} links measured: {:.2} to {:.2} ms one way, {received} of {sent} probes came",
             links.len(),
             latencies().fold(f64::INFINITY, f64::min),
             latencies().fold(0.0, f64::max)
-        )
+        );
+        let counts: [(fn(&LinkEvidence) -> u64, &str); 2] =
+            [(|link| link.duplicated, "twice"), (|link| link.reordered, "out of order")];
+        for (count, how) in counts {
+            let count: u64 = links.iter().map(|link| count(link)).sum();
+            if count > 0 {
+                words.push_str(&format!(", {count} {how}"));
+            }
+        }
+        words
     }
+}
+
+/// Whether so many of so many are another share than was asked for.
+fn is_off(count: u64, of: u64, share: f64) -> bool {
+    let of = of as f64;
+    let deviation = (of * share * (1.0 - share)).sqrt();
+    (count as f64 - of * share).abs() > DEVIATIONS * deviation + SHARE_SLACK * of + 1.0
 }
 
 fn entry(names: &[String], LinkRow { from, to, links }: LinkRow) -> LinkRequest {
@@ -331,6 +365,8 @@ mod tests {
             to: to.into(),
             sent: 100,
             received,
+            duplicated: 0,
+            reordered: 0,
             latency_us: Some(ms * 1_000),
             samples: 33,
             counters: Counters::default(),
@@ -373,6 +409,41 @@ mod tests {
         );
         let few = LinkEvidence { samples: 3, ..seen("a", "b", 80, 3) };
         assert!(matches!(judge(vec![few, seen("a", "c", 80, 100)]), Proof::Unproven(_)));
+    }
+
+    #[test]
+    fn shares_of_probes_must_be_as_asked() {
+        let percent = |percent: u32| netsplit_spec::Share::millionths(percent * 10_000);
+        let odd = |links: Links| {
+            let book = book(Some(latency(20)));
+            let fault = book.fault(&from_a_to(&["b"]), links).unwrap();
+            let active = [fault.clone()];
+            move |received, duplicated, reordered| {
+                let link = LinkEvidence { received, duplicated, reordered, ..seen("a", "b", 20, 100) };
+                book.judge(&fault, &active, &[], &evidence(vec![link]))
+            }
+        };
+        let twice = odd(Links { duplicate: Some(percent(30)), ..Links::default() });
+        assert_eq!(twice(100, 33, 0), Proof::Proven);
+        for (duplicated, reordered) in [(0, 0), (100, 0), (30, 60)] {
+            assert!(
+                matches!(twice(100, duplicated, reordered), Proof::Unproven(_)),
+                "{duplicated} {reordered}"
+            );
+        }
+        let overtaking = odd(Links { reorder: Some(percent(25)), ..Links::default() });
+        assert_eq!(overtaking(100, 0, 20), Proof::Proven);
+        let none = overtaking(100, 0, 0);
+        assert_eq!(
+            none,
+            Proof::Unproven("0.0 % of 100 probes from a to b overtook others, not 25.0 %".into())
+        );
+        let damaged = odd(Links { corrupt: Some(percent(50)), ..Links::default() });
+        assert_eq!(damaged(52, 0, 0), Proof::Proven);
+        assert!(
+            matches!(damaged(100, 0, 0), Proof::Unproven(_)),
+            "whole packets where damaged ones were asked"
+        );
     }
 
     /// 5 % of 73 ms are 3.65 ms.

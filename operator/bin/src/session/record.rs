@@ -88,13 +88,16 @@ impl Recorder {
 
 fn outcome(link: SeenLink) -> Option<LinkOutcome> {
     let measured = link.measured?;
-    let (sent, received) = (measured.sent as f64, measured.received as f64);
+    let percent = |count: u64, of: u64| (of > 0).then(|| count as f64 / of as f64 * 100.0);
+    let some_percent = |count: u64| percent(count, measured.received).filter(|share| *share > 0.0);
     Some(LinkOutcome {
         from: link.from,
         to: link.to,
         asked: link.asked,
         measured_ms: measured.latency_us.map(|us| us as f64 / 1_000.0),
-        lost_percent: (sent > 0.0).then(|| (sent - received).max(0.0) / sent * 100.0),
+        lost_percent: percent(measured.sent.saturating_sub(measured.received), measured.sent),
+        duplicated_percent: some_percent(measured.duplicated),
+        reordered_percent: some_percent(measured.reordered),
         problem: link.problem,
     })
 }

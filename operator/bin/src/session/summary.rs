@@ -54,6 +54,8 @@ mod tests {
             to: to.to_string(),
             sent: 60,
             received: 60,
+            duplicated: 0,
+            reordered: 0,
             latency_us: us,
             samples: 33,
             counters: netsplit_backend::Counters::default(),

@@ -22,6 +22,9 @@ pub(super) struct Seen {
     pub(super) first: u64,
     pub(super) last: u64,
     pub(super) received: u64,
+    /// Of those that came: twice, and without having been held.
+    pub(super) duplicated: u64,
+    pub(super) reordered: u64,
     /// The median of the last ones, without their jitter, in microseconds.
     pub(super) latency_us: Option<i64>,
     pub(super) samples: usize,
@@ -44,6 +47,8 @@ struct Flight {
     /// When it came, or a later one did instead: milliseconds of this agent's life.
     at_ms: u32,
     came: bool,
+    again: bool,
+    overtook: bool,
 }
 
 #[derive(Debug)]
@@ -84,14 +89,17 @@ impl Inward {
         if held.probe.session != self.session || held.from != link.entry.from || held.came < link.since {
             return;
         }
-        if !link.count(held.probe.number, at_ms) {
+        let (state, number) = (link.entry.state, held.probe.number);
+        let took = held.left as i64 - held.came as i64;
+        let jitter = link.stream.jitter(Purpose::ProbeJitter, number, state.jitter);
+        let is_new = link.count(number, at_ms, state.is_overtaking(took, jitter));
+        if !is_new || link.stream.hits(Purpose::ProbeReorder, number, state.reorder) {
             return;
         }
-        let jitter = link.stream.jitter(Purpose::ProbeJitter, held.probe.number, link.entry.state.jitter);
         if link.samples.len() == WINDOW {
             link.samples.pop_front();
         }
-        link.samples.push_back(held.left as i64 - held.came as i64 - jitter);
+        link.samples.push_back(took - jitter);
     }
 
     pub(super) fn seen(&self) -> impl Iterator<Item = Seen> {
@@ -110,7 +118,7 @@ impl Link {
     }
 
     /// Notes a probe; `false`: it was noted before, or too much has come since.
-    fn count(&mut self, number: u64, at_ms: u32) -> bool {
+    fn count(&mut self, number: u64, at_ms: u32, overtook: bool) -> bool {
         let Some(first) = self.first.filter(|first| is_of_one_sender(*first, number)) else {
             // It came because it was not lost: whether it would be says nothing, so the next one is the first that counts.
             self.first = Some(number);
@@ -125,10 +133,14 @@ impl Link {
             return true;
         }
         while self.flights.len() as u64 <= place {
-            self.flights.push_back(Flight { at_ms, came: false });
+            self.flights.push_back(Flight { at_ms, came: false, again: false, overtook: false });
         }
         let Some(flight) = self.flights.get_mut(place as usize) else { return false };
         let is_new = !std::mem::replace(&mut flight.came, true);
+        flight.again = !is_new;
+        if is_new {
+            flight.overtook = overtook;
+        }
         let excess = self.flights.len().saturating_sub(FLIGHTS);
         self.flights.drain(..excess);
         self.first = Some(first + excess as u64);
@@ -139,6 +151,7 @@ impl Link {
         let overtaken = (2 * self.entry.state.jitter + OVERTAKEN).as_millis() as u32;
         let is_settled = |flight: &&Flight| now_ms.saturating_sub(flight.at_ms) >= overtaken;
         let settled = || self.flights.iter().take_while(is_settled);
+        let count = |of: fn(&&Flight) -> bool| settled().filter(of).count() as u64;
         let mut samples: Vec<i64> = self.samples.iter().copied().collect();
         samples.sort_unstable();
         let first = self.first.unwrap_or_default();
@@ -146,7 +159,9 @@ impl Link {
             link: self.entry.number,
             first,
             last: first + settled().count() as u64,
-            received: settled().filter(|flight| flight.came).count() as u64,
+            received: count(|flight| flight.came),
+            duplicated: count(|flight| flight.again),
+            reordered: count(|flight| flight.overtook),
             latency_us: samples.get(samples.len() / 2).map(|nanoseconds| nanoseconds / 1_000),
             samples: samples.len(),
         }
@@ -207,15 +222,16 @@ mod tests {
     fn probes_between_two_that_came_are_lost_unless_they_were_only_overtaken() {
         let mut link = Link::new(entry(20), Stream::new(1, 7), 0);
         let later = OVERTAKEN.as_millis() as u32;
-        assert!(link.count(10, 0));
+        assert!(link.count(10, 0, false));
         assert_eq!((link.seen(later).first, link.seen(later).last), (10, 10), "the first one does not count");
-        assert!(link.count(13, 0) && link.count(12, 5));
-        assert!(!link.count(12, 6) && !link.count(9, 6), "twice, and before the first");
+        assert!(link.count(13, 0, false) && link.count(12, 5, true));
+        assert!(!link.count(12, 6, false) && !link.count(9, 6, false), "twice, and before the first");
         assert_eq!(link.seen(later - 1).last, 10, "11 may still come");
         let all = link.seen(later);
         assert_eq!((all.first, all.last, all.received), (10, 13, 2));
+        assert_eq!((all.duplicated, all.reordered), (1, 1), "twice, and not held");
         // Another sender: its numbers begin anew.
-        assert!(link.count(1 << 32 | 4, 900));
+        assert!(link.count(1 << 32 | 4, 900, false));
         assert_eq!((link.seen(5_000).first, link.seen(5_000).received), (1 << 32 | 4, 0));
     }
 
@@ -223,11 +239,11 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut link = Link::new(entry(20), Stream::new(1, 7), 0);
         for number in 1..=2_000 {
-            link.count(number, 0);
+            link.count(number, 0, false);
         }
         let all = link.seen(1_000);
         assert_eq!((all.last, all.received), (2_000, FLIGHTS as u64));
-        link.count(1 << 31, 1_000);
+        link.count(1 << 31, 1_000, false);
         assert_eq!(link.flights.len(), 0, "nobody knows what became of so many");
     }
 }

@@ -71,6 +71,9 @@ pub struct LinkReceived {
     pub first: u64,
     pub last: u64,
     pub received: u64,
+    /// Of those that came: twice, and without having been held.
+    pub duplicated: u64,
+    pub reordered: u64,
     /// How long it held them, without jitter: the median of the last ones, in microseconds.
     pub latency_us: Option<i64>,
     /// How many that is the median of.
@@ -251,6 +254,8 @@ impl Shaped {
             first: seen.first,
             last: seen.last,
             received: seen.received,
+            duplicated: seen.duplicated,
+            reordered: seen.reordered,
             latency_us: seen.latency_us,
             samples: seen.samples,
             counters: counters(seen.link).map(|link| link.counters).unwrap_or_default(),

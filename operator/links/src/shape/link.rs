@@ -181,8 +181,15 @@ impl Link {
     }
 
     fn probe(&self, number: u64, now: u64) -> Fate {
-        let jitter = self.stream.jitter(Purpose::ProbeJitter, number, self.state.jitter);
-        Fate::Leave { at: self.delayed(now, jitter), duplicate: false, corrupt: None }
+        let LinkState { jitter, reorder, duplicate, corrupt, .. } = self.state;
+        let hits = |purpose, share| self.stream.hits(purpose, number, share);
+        let jitter = self.stream.jitter(Purpose::ProbeJitter, number, jitter);
+        Fate::Leave {
+            at: if hits(Purpose::ProbeReorder, reorder) { now } else { self.delayed(now, jitter) },
+            duplicate: hits(Purpose::ProbeDuplicate, duplicate),
+            corrupt: hits(Purpose::ProbeCorrupt, corrupt)
+                .then(|| self.stream.draw(Purpose::ProbeCorrupt, !number)),
+        }
     }
 
     fn traffic(&mut self, number: u64, length: usize, now: u64) -> Fate {

@@ -47,7 +47,10 @@ pub struct LinkMeasure {
     /// Of the last ones, those that must have come by now, but for loss.
     pub sent: u64,
     pub received: u64,
-    /// One way, in microseconds, without jitter: the median of the last ones.
+    /// Of those that came: twice, and without having waited for the latency.
+    pub duplicated: u64,
+    pub reordered: u64,
+    /// One way, in microseconds, without jitter: the median of the last ones that were not to overtake others.
     pub latency_us: Option<i64>,
     /// How many that is the median of.
     pub samples: usize,
@@ -68,6 +71,14 @@ struct Flight {
     /// Milliseconds of the measurer's life, so that many links need little room.
     sent_ms: u32,
     came: bool,
+    again: bool,
+    overtook: bool,
+}
+
+impl Flight {
+    fn sent(sent_ms: u32) -> Self {
+        Self { sent_ms, came: false, again: false, overtook: false }
+    }
 }
 
 /// Sends and receives timed probes.
@@ -180,7 +191,7 @@ impl Measurer {
         let probe = TimedProbe { session: self.session, link: link.entry.number, number: link.next, sent };
         // One that cannot be sent counts as lost.
         socket.send_to(&probe.encode(), (link.entry.to, self.port)).ok();
-        link.flights.push_back(Flight { sent_ms: self.born.elapsed().as_millis() as u32, came: false });
+        link.flights.push_back(Flight::sent(self.born.elapsed().as_millis() as u32));
         if link.flights.len() > FLIGHTS {
             link.flights.pop_front();
         }
@@ -197,13 +208,7 @@ impl Measurer {
                 if probe.session != self.session || link.entry.to != *address || link.entry.from != from {
                     continue;
                 }
-                let Some(flight) = link.flight(probe.number).filter(|flight| !flight.came) else { continue };
-                flight.came = true;
-                let jitter = link.stream.jitter(Purpose::ProbeJitter, probe.number, link.entry.state.jitter);
-                if link.samples.len() == WINDOW {
-                    link.samples.pop_front();
-                }
-                link.samples.push_back(came as i64 - probe.sent as i64 - jitter);
+                link.take(probe.number, came as i64 - probe.sent as i64);
             }
         }
     }
@@ -231,6 +236,26 @@ impl Measured {
         self.flights.len() < self.entry.state.probes_wanted()
     }
 
+    /// Notes that a probe came, so many nanoseconds after it was sent.
+    fn take(&mut self, number: u64, took: i64) {
+        let LinkState { jitter, reorder, .. } = self.entry.state;
+        let jitter = self.stream.jitter(Purpose::ProbeJitter, number, jitter);
+        let overtook = self.entry.state.is_overtaking(took, jitter);
+        let Some(flight) = self.flight(number) else { return };
+        if flight.came {
+            flight.again = true;
+            return;
+        }
+        (flight.came, flight.overtook) = (true, overtook);
+        if self.stream.hits(Purpose::ProbeReorder, number, reorder) {
+            return;
+        }
+        if self.samples.len() == WINDOW {
+            self.samples.pop_front();
+        }
+        self.samples.push_back(took - jitter);
+    }
+
     /// The probe of that number, unless it met another state or was sent long ago.
     fn flight(&mut self, number: u64) -> Option<&mut Flight> {
         let ago = self.next.checked_sub(number)? as usize;
@@ -242,6 +267,7 @@ impl Measured {
         let longest = patience(&self.entry.state).as_millis() as u32;
         let is_due = |flight: &&Flight| now_ms.saturating_sub(flight.sent_ms) >= longest;
         let due = || self.flights.iter().take_while(is_due);
+        let count = |of: fn(&&Flight) -> bool| due().filter(of).count() as u64;
         let mut samples: Vec<i64> = self.samples.iter().copied().collect();
         samples.sort_unstable();
         LinkMeasure {
@@ -249,7 +275,9 @@ impl Measured {
             to: self.entry.to,
             number: self.entry.number,
             sent: due().count() as u64,
-            received: due().filter(|flight| flight.came).count() as u64,
+            received: count(|flight| flight.came),
+            duplicated: count(|flight| flight.again),
+            reordered: count(|flight| flight.overtook),
             latency_us: samples.get(samples.len() / 2).map(|nanoseconds| nanoseconds / 1_000),
             samples: samples.len(),
         }
@@ -259,6 +287,7 @@ impl Measured {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Share;
 
     #[test]
     fn a_change_of_the_link_forgets_what_was_known() {
@@ -301,7 +330,7 @@ mod tests {
             state: LinkState::default(),
         };
         let mut link = Measured::new(entry, Stream::new(1, 7), 5);
-        link.flights = (0..3).map(|n| Flight { sent_ms: n * 100, came: false }).collect();
+        link.flights = (0..3).map(|n| Flight::sent(n * 100)).collect();
         link.next = 8;
         assert!(link.flight(4).is_none(), "of the time before");
         assert!(link.flight(8).is_none(), "not sent yet");
@@ -310,5 +339,32 @@ mod tests {
         assert_eq!(counts(link.measure(499)), (0, 0));
         assert_eq!(counts(link.measure(600)), (2, 1), "the third may still come");
         assert_eq!(counts(link.measure(700)), (3, 1));
+    }
+
+    /// Which probes overtake others, their numbers say: that they do is measured, and moves no median.
+    #[test]
+    fn probes_that_come_twice_or_too_early_are_counted() {
+        let state = LinkState {
+            latency: Duration::from_millis(20),
+            reorder: Share::millionths(400_000),
+            ..LinkState::default()
+        };
+        let entry =
+            LinkEntry { from: Ipv4Addr::new(10, 0, 0, 1), to: Ipv4Addr::new(10, 0, 0, 2), number: 7, state };
+        let stream = Stream::new(1, 7);
+        let mut link = Measured::new(entry, stream, 1);
+        link.flights = (0..200).map(|_| Flight::sent(0)).collect();
+        link.next = 201;
+        let overtakes = |number: &u64| stream.hits(Purpose::ProbeReorder, *number, state.reorder);
+        for number in 1..=200 {
+            link.take(number, if overtakes(&number) { 50_000 } else { 20_100_000 });
+        }
+        link.take(3, 30_000_000);
+        link.take(3, 40_000_000);
+        let measure = link.measure(10_000);
+        let overtook = (1..=200).filter(overtakes).count() as u64;
+        assert_eq!((measure.received, measure.duplicated, measure.reordered), (200, 1, overtook));
+        assert_eq!((measure.latency_us, measure.samples), (Some(20_100), WINDOW));
+        assert!((60..100).contains(&overtook), "{overtook}");
     }
 }

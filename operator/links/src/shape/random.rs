@@ -15,6 +15,9 @@ pub enum Purpose {
     Corrupt,
     ProbeLoss,
     ProbeJitter,
+    ProbeReorder,
+    ProbeDuplicate,
+    ProbeCorrupt,
 }
 
 /// The random numbers of one directed link.

@@ -33,9 +33,9 @@ impl fmt::Display for Share {
     }
 }
 
-/// Probes that tell a link's latency, and those that tell its loss too.
+/// Probes that tell a link's latency, and those that tell shares of its packets too.
 const ENOUGH: usize = 30;
-const ENOUGH_FOR_LOSS: usize = 70;
+const ENOUGH_FOR_SHARES: usize = 70;
 
 /// What a packet meets on a link that is not cut. The default changes nothing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,7 +69,13 @@ impl LinkState {
 
     /// How many probes say whether a link is so.
     pub fn probes_wanted(&self) -> usize {
-        if self.loss == Share::NONE { ENOUGH } else { ENOUGH_FOR_LOSS }
+        if self.is_exact() { ENOUGH_FOR_SHARES } else { ENOUGH }
+    }
+
+    /// Whether a probe that took so long has not waited for the latency and its jitter; in nanoseconds. Which it is shows
+    /// where these are longer than a packet takes anyhow.
+    pub(crate) fn is_overtaking(&self, took: i64, jitter: i64) -> bool {
+        took < (self.latency.as_nanos() as i64 + jitter) / 2
     }
 }
 

@@ -119,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn a_probe_has_the_jitter_of_its_number_whatever_else_is_sent(
+    fn a_probe_has_the_luck_of_its_number_whatever_else_is_sent(
         state in states(), packets in traffic(), seed: u64, number: u64,
     ) {
         let state = LinkState { loss: Share::NONE, ..state };
@@ -127,11 +127,14 @@ proptest! {
         let mut link = Link::new(state, stream);
         let now = run(&mut link, &packets).last().unwrap().0;
         let jitter = stream.jitter(Purpose::ProbeJitter, number, state.jitter);
-        let at = now + (state.latency.as_nanos() as u64).saturating_add_signed(jitter);
-        prop_assert_eq!(
-            link.admit(Arrival::Probe(number), 100, now),
-            Fate::Leave { at, duplicate: false, corrupt: None }
-        );
+        let late = now + (state.latency.as_nanos() as u64).saturating_add_signed(jitter);
+        let overtakes = stream.hits(Purpose::ProbeReorder, number, state.reorder);
+        let Fate::Leave { at, duplicate, corrupt } = link.admit(Arrival::Probe(number), 100, now) else {
+            return Err(TestCaseError::fail("nothing is lost"));
+        };
+        prop_assert_eq!(at, if overtakes { now } else { late });
+        prop_assert_eq!(duplicate, stream.hits(Purpose::ProbeDuplicate, number, state.duplicate));
+        prop_assert_eq!(corrupt.is_some(), stream.hits(Purpose::ProbeCorrupt, number, state.corrupt));
     }
 
     #[test]

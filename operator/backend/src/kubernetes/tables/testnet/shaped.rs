@@ -366,6 +366,8 @@ fn evidence(link: &LinkRequest, seen: Option<&Seen>) -> LinkEvidence {
         to: link.to.clone(),
         sent: seen.map_or(0, |seen| seen.sent),
         received: received.map_or(0, |received| received.received),
+        duplicated: received.map_or(0, |received| received.duplicated),
+        reordered: received.map_or(0, |received| received.reordered),
         latency_us: received.and_then(|received| received.latency_us),
         samples: received.map_or(0, |received| received.samples),
         counters: received.map(|received| received.counters).unwrap_or_default(),

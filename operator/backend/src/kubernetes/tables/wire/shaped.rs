@@ -95,6 +95,8 @@ pub(super) fn report(report: &ShapedReport) -> wire::ShapedReport {
         duplicated: seen.counters.duplicated,
         reordered: seen.counters.reordered,
         corrupted: seen.counters.corrupted,
+        probes_duplicated: seen.duplicated,
+        probes_reordered: seen.reordered,
     };
     let sent = |sent: &LinkSent| wire::LinkSent { link: sent.link, last: sent.last };
     wire::ShapedReport {
@@ -111,6 +113,8 @@ pub(super) fn read_report(message: wire::ShapedReport) -> ShapedReport {
         first: seen.first,
         last: seen.last,
         received: seen.received,
+        duplicated: seen.probes_duplicated,
+        reordered: seen.probes_reordered,
         latency_us: seen.latency_us,
         samples: seen.samples as usize,
         counters: Counters {
@@ -178,6 +182,8 @@ pub(super) mod tests {
                 first: 10,
                 last: 11,
                 received: 12,
+                duplicated: 17,
+                reordered: 18,
                 latency_us: Some(-13),
                 samples: 14,
                 counters,

@@ -27,7 +27,17 @@ fn base() -> Vec<LinkRequest> {
 
 fn received(link: u32, (first, last): (u64, u64), received: u64, ms: i64) -> LinkReceived {
     let (latency_us, samples) = (Some(ms * 1_000), 33);
-    LinkReceived { link, first, last, received, latency_us, samples, counters: Counters::default() }
+    LinkReceived {
+        link,
+        first,
+        last,
+        received,
+        duplicated: 0,
+        reordered: 0,
+        latency_us,
+        samples,
+        counters: Counters::default(),
+    }
 }
 
 /// What the agent of a node says while it holds its newest table.
