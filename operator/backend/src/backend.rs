@@ -5,7 +5,7 @@ use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time:
 use async_trait::async_trait;
 pub use netsplit_links::{
     CutState, Proof,
-    shape::{Counters, LinkState, Share},
+    shape::{Counters, FASTEST_MEASURED, LinkState, Share},
 };
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -207,6 +207,9 @@ pub struct LinkEvidence {
     pub latency_us: Option<i64>,
     /// How many probes that is the median of.
     pub samples: usize,
+    /// Bits a second that it lets through; absent where it has no rate that can be measured, or too little is known.
+    #[serde(default)]
+    pub rate: Option<u64>,
     /// What happened to the packets of the nodes.
     pub counters: Counters,
 }

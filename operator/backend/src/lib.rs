@@ -11,6 +11,7 @@ mod translate;
 
 pub use backend::{
     Backend, BackendError, Connection, Counters, CutEvidence, CutRect, CutRequest, CutState, ExecExit,
-    ExecStdio, Hold, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, NodeArtifacts,
-    NodeFile, NodeHold, NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream, PairEvidence, Proof, Share,
+    ExecStdio, FASTEST_MEASURED, Hold, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest,
+    NodeArtifacts, NodeFile, NodeHold, NodePlace, NodeSignal, NodeState, NodeStatus, NodeStream,
+    PairEvidence, Proof, Share,
 };

@@ -125,6 +125,7 @@ pub(crate) fn links_evidence(
         reordered: link.measure.reordered,
         latency_us: link.measure.latency_us,
         samples: link.measure.samples,
+        rate: link.measure.rate,
         counters: link.counters,
     };
     LinksEvidence {

@@ -115,6 +115,9 @@ pub struct LinkOutcome {
     pub duplicated_percent: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reordered_percent: Option<f64>,
+    /// Bits a second that it lets through; absent where it has no rate that can be measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u64>,
     /// What contradicts `asked`, or why nothing shows it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
@@ -248,6 +251,7 @@ pub mod sample {
             lost_percent: Some(0.0),
             duplicated_percent: None,
             reordered_percent: None,
+            rate: None,
             problem: None,
         };
         let point = |n: u64| Point {

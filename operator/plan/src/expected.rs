@@ -28,12 +28,13 @@ struct Asked {
     duplicate: Option<Share>,
     reorder: Option<Share>,
     corrupt: Option<Share>,
+    rate: Option<u64>,
 }
 
 impl From<&Links> for Asked {
     fn from(links: &Links) -> Self {
-        let Links { latency, loss, duplicate, reorder, corrupt, .. } = *links;
-        Self { latency, loss, duplicate, reorder, corrupt }
+        let Links { latency, loss, duplicate, reorder, corrupt, rate, .. } = *links;
+        Self { latency, loss, duplicate, reorder, corrupt, rate }
     }
 }
 
@@ -90,6 +91,7 @@ impl Expected {
             duplicate: by_region.duplicate.or(otherwise.duplicate),
             reorder: by_region.reorder.or(otherwise.reorder),
             corrupt: by_region.corrupt.or(otherwise.corrupt),
+            rate: by_region.rate.or(otherwise.rate),
         }
     }
 
@@ -97,6 +99,12 @@ impl Expected {
     pub fn latency(&self, faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> Duration {
         let asked = touching(faults, from, to).filter_map(|links| links.latency).max();
         asked.or(self.base(from, to).latency).unwrap_or_default()
+    }
+
+    /// In bits a second.
+    pub fn rate(&self, faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> Option<u64> {
+        let asked = touching(faults, from, to).filter_map(|links| links.rate).min();
+        asked.or(self.base(from, to).rate)
     }
 
     /// What becomes of the probes between two nodes.
@@ -129,6 +137,11 @@ fn touching(faults: &[LinkFault], from: NodeIndex, to: NodeIndex) -> impl Iterat
 /// Whether it shows that a packet has not waited so long.
 pub fn shows_order(latency: Duration) -> bool {
     latency >= Duration::from_millis(2)
+}
+
+/// The bounds of a measured rate.
+pub fn rate_bounds(rate: u64) -> std::ops::RangeInclusive<u64> {
+    rate - rate / 5..=rate + rate / 5
 }
 
 /// How far a measured latency may be off.

@@ -193,6 +193,7 @@ proptest! {
                     let latency = expected.latency(&faults, from, to);
                     prop_assert_eq!(row.links.latency.unwrap_or_default(), latency);
                     assert_shares(expected.shares(&faults, from, to), &row.links);
+                    prop_assert_eq!(row.links.rate, expected.rate(&faults, from, to));
                     prop_assert!(row.links.jitter.unwrap_or_default() <= latency);
                 }
                 let row = at_base.iter().find(|row| (row.from, row.to) == (from, to));
@@ -200,6 +201,7 @@ proptest! {
                 prop_assert_eq!(links, base.link(from, to));
                 prop_assert_eq!(links.latency.unwrap_or_default(), expected.latency(&[], from, to));
                 assert_shares(expected.shares(&[], from, to), &links);
+                prop_assert_eq!(links.rate, expected.rate(&[], from, to));
             }
         }
     }

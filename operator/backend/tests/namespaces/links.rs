@@ -121,6 +121,29 @@ pub(crate) async fn shares_of_packets_are_measured() {
     lab.backend.stop().await.unwrap();
 }
 
+/// What goes through is as much as was asked for, from a modem to what a thread can still measure.
+pub(crate) async fn rates_are_measured() {
+    let lab = Lab::new(4).await;
+    let rates = [(1, 64_000), (2, 2_000_000), (3, 100_000_000)];
+    let links = rates.map(|(to, rate)| {
+        let asked = link(0, to, 10);
+        LinkRequest { state: LinkState { rate: Some(rate), ..asked.state }, ..asked }
+    });
+    lab.backend.set_links(faulted(links.to_vec())).await.unwrap();
+    until("trains of probes measure the rates", async || {
+        lab.backend.renew().await.unwrap();
+        for (to, rate) in rates {
+            let measured = lab.link(0, to).await.unwrap().rate.unwrap_or_default();
+            if measured.abs_diff(rate) > rate / 5 {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+    lab.backend.stop().await.unwrap();
+}
+
 /// Faulted links go back to their base when nobody renews them, and stay there.
 pub(crate) async fn faulted_links_end_with_their_lease() {
     let lab = Lab::new(2).await;

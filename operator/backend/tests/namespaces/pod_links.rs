@@ -85,7 +85,9 @@ pub(crate) async fn links_of_pods_are_as_slow_as_asked_each_way() {
     let lossy = LinkRequest { state: LinkState { loss: half, ..LinkState::default() }, ..link(0, 1, 0) };
     let mut overtaking = link(0, 2, 40);
     overtaking.state.reorder = half;
-    links.set_links(faulted(vec![lossy, overtaking, link(1, 0, 90)])).await.unwrap();
+    let mut narrow = link(2, 0, 10);
+    narrow.state.rate = Some(1_000_000);
+    links.set_links(faulted(vec![lossy, overtaking, narrow, link(1, 0, 90)])).await.unwrap();
     until_measured(&links, 1, 0, 90).await;
     until("both ends tell the loss, and the receiver who overtook", async || {
         links.renew().unwrap();
@@ -96,6 +98,11 @@ pub(crate) async fn links_of_pods_are_as_slow_as_asked_each_way() {
     })
     .await;
     until_measured(&links, 0, 2, 40).await;
+    until("trains of probes measure the rate", async || {
+        links.renew().unwrap();
+        seen(&links, 2, 0).unwrap().rate.is_some_and(|rate| rate.abs_diff(1_000_000) < 200_000)
+    })
+    .await;
     links.set_links(LinksRequest::default()).await.unwrap();
     until_fast(lab, 0, 1).await;
     assert!(links.links().unwrap().links.is_empty());

@@ -24,7 +24,7 @@ use crate::{
     lab::{Lab, artifacts, config, exe, holders, is_alive, network, until},
     links::{
         a_new_agent_is_told_the_links, a_shaped_link_can_be_cut, faulted_links_end_with_their_lease,
-        links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured,
+        links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured, rates_are_measured,
         shares_of_packets_are_measured,
     },
     pod_links::{
@@ -72,6 +72,7 @@ scenarios![
     links_are_as_slow_as_asked_each_way,
     lost_packets_are_counted_and_measured,
     shares_of_packets_are_measured,
+    rates_are_measured,
     faulted_links_end_with_their_lease,
     a_new_agent_is_told_the_links,
     a_shaped_link_can_be_cut,

@@ -70,7 +70,7 @@ fn json(link: &Link) -> Value {
         json!({
             "latencyMs": seen.latency_us.map(|us| us as f64 / 1_000.0), "probesSent": seen.sent,
             "probesReceived": seen.received, "probesDuplicated": seen.probes_duplicated,
-            "probesReordered": seen.probes_reordered, "packets": seen.packets, "lost": seen.lost,
+            "probesReordered": seen.probes_reordered, "rate": seen.rate.map(format_bits), "packets": seen.packets, "lost": seen.lost,
             "duplicated": seen.duplicated, "reordered": seen.reordered, "corrupted": seen.corrupted,
         })
     });

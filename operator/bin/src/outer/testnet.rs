@@ -178,6 +178,7 @@ pub fn link(link: SeenLink) -> control::Link {
         corrupted: seen.counters.corrupted,
         probes_duplicated: seen.duplicated,
         probes_reordered: seen.reordered,
+        rate: seen.rate,
     });
     control::Link {
         from: link.from,

@@ -1,7 +1,7 @@
 //! Links, asked for and measured, as a matrix or as a list of the worst.
 
 use maud::{Markup, html};
-use netsplit_spec::{Links, format_duration};
+use netsplit_spec::{Links, format_bits, format_duration};
 
 use crate::outcome::{LinkOutcome, LinkSnapshot};
 
@@ -56,6 +56,7 @@ fn cell(link: &LinkOutcome) -> Markup {
             @for (share, what) in shares {
                 @if let Some(share) = share.filter(|share| *share > 0.0) { br; (format!("{share:.1} % {what}")) }
             }
+            @if let Some(rate) = link.rate { br; (format_bits(rate)) }
             small { (brief(link.asked)) }
         }
     }

@@ -11,14 +11,15 @@ use std::{
 
 use anyhow::{Result, bail};
 use netsplit_backend::{
-    CutRect, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, Proof, Share,
+    CutRect, FASTEST_MEASURED, LinkEvidence, LinkRequest, LinkState, LinksEvidence, LinksRequest, Proof,
+    Share,
 };
 use netsplit_plan::{
     Base, LinkFault, LinkRow, base_links,
     expected::{self, Expected, Shares},
     faulted_links,
 };
-use netsplit_spec::{Links, NodeIndex, Testnet};
+use netsplit_spec::{Links, NodeIndex, Testnet, format_bits};
 
 /// Probes whose median is a link's latency.
 const LATENCY_SAMPLES: usize = 25;
@@ -149,10 +150,7 @@ impl LinkBook {
         measured
             .filter_map(|link| Some(((*self.indices.get(&link.from)?, *self.indices.get(&link.to)?), link)))
             .filter(|(pair, _)| !touched.contains(pair) && !covers(cuts, *pair))
-            .find_map(|(pair, link)| match self.judge_one(pair, active, link) {
-                Proof::Proven => None,
-                Proof::Unproven(what) | Proof::Violated(what) => Some(what),
-            })
+            .find_map(|(pair, link)| self.contradiction(pair, active, link))
     }
 
     /// Every directed link, as asked for by the tables, and as measured.
@@ -184,8 +182,24 @@ impl LinkBook {
     }
 
     fn judge_one(&self, pair: Pair, active: &[LinkFault], link: &LinkEvidence) -> Proof {
-        let off = self.off_latency(pair, active, link).or_else(|| self.off_shares(pair, active, link));
+        let off = self.contradiction(pair, active, link).or_else(|| {
+            let is_unknown = link.rate.is_none() && self.measurable_rate(pair, active).is_some();
+            let (a, b) = (&link.from, &link.to);
+            is_unknown
+                .then(|| format!("too few trains of probes have come from {a} to {b} to say how fast it is"))
+        });
         off.map_or(Proof::Proven, Proof::Unproven)
+    }
+
+    /// What was measured of a link and is not what was asked for, or too few probes to say.
+    fn contradiction(&self, pair: Pair, active: &[LinkFault], link: &LinkEvidence) -> Option<String> {
+        self.off_latency(pair, active, link)
+            .or_else(|| self.off_shares(pair, active, link))
+            .or_else(|| self.off_rate(pair, active, link))
+    }
+
+    fn measurable_rate(&self, (from, to): Pair, active: &[LinkFault]) -> Option<u64> {
+        self.expected.rate(active, from, to).filter(|rate| *rate <= FASTEST_MEASURED)
     }
 
     fn off_latency(&self, (from, to): Pair, active: &[LinkFault], link: &LinkEvidence) -> Option<String> {
@@ -207,6 +221,18 @@ impl LinkBook {
                 "packets from {a} to {b} take {:.2} ms, not {:.2} ms",
                 measured as f64 / 1_000.0,
                 latency.as_secs_f64() * 1_000.0
+            )
+        })
+    }
+
+    fn off_rate(&self, pair: Pair, active: &[LinkFault], link: &LinkEvidence) -> Option<String> {
+        let (a, b) = (&link.from, &link.to);
+        let (rate, measured) = (self.measurable_rate(pair, active)?, link.rate?);
+        (!expected::rate_bounds(rate).contains(&measured)).then(|| {
+            format!(
+                "the link from {a} to {b} lets {} through, not {}",
+                format_bits(measured),
+                format_bits(rate)
             )
         })
     }
@@ -369,6 +395,7 @@ mod tests {
             reordered: 0,
             latency_us: Some(ms * 1_000),
             samples: 33,
+            rate: None,
             counters: Counters::default(),
         }
     }
@@ -446,6 +473,22 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_rate_must_be_as_asked_where_it_can_be_measured() {
+        let judge = |asked: u64, measured: Option<u64>| {
+            let book = book(None);
+            let links = Links { rate: Some(asked), ..Links::default() };
+            let fault = book.fault(&from_a_to(&["b"]), links).unwrap();
+            let link = LinkEvidence { rate: measured, ..seen("a", "b", 0, 100) };
+            book.judge(&fault, std::slice::from_ref(&fault), &[], &evidence(vec![link]))
+        };
+        assert_eq!(judge(1_000_000, Some(1_040_000)), Proof::Proven);
+        for measured in [None, Some(700_000), Some(9_000_000)] {
+            assert!(matches!(judge(1_000_000, measured), Proof::Unproven(_)), "{measured:?}");
+        }
+        assert_eq!(judge(FASTEST_MEASURED * 2, None), Proof::Proven, "nobody can measure it");
+    }
+
     /// 5 % of 73 ms are 3.65 ms.
     #[test]
     fn a_link_may_be_off_by_so_much_and_no_more() {
@@ -495,6 +538,18 @@ mod tests {
         assert_eq!(off.as_deref(), Some("packets from c to b take 13.00 ms, not 10.00 ms"));
         let few = LinkEvidence { samples: 3, ..seen("c", "b", 13, 100) };
         assert_eq!(problem(vec![few]), None, "too few to tell");
+    }
+
+    /// Trains come one after the other: of many links each waits for its turn, and raises no alarm meanwhile.
+    #[test]
+    fn a_base_rate_is_judged_once_it_is_known() {
+        let book = book(Some(Links { rate: Some(1_000_000), ..latency(10) }));
+        let problem = |rate| {
+            let link = LinkEvidence { rate, ..seen("b", "c", 10, 100) };
+            book.base_problem(&[], &[], &evidence(vec![link]))
+        };
+        assert_eq!([None, Some(1_000_000)].map(problem), [None, None]);
+        assert!(problem(Some(3_000_000)).is_some());
     }
 
     /// A pack in which the directions of a pair differ, and what a table would give that takes one for the other.

@@ -98,6 +98,7 @@ fn outcome(link: SeenLink) -> Option<LinkOutcome> {
         lost_percent: percent(measured.sent.saturating_sub(measured.received), measured.sent),
         duplicated_percent: some_percent(measured.duplicated),
         reordered_percent: some_percent(measured.reordered),
+        rate: measured.rate,
         problem: link.problem,
     })
 }

@@ -58,6 +58,7 @@ mod tests {
             reordered: 0,
             latency_us: us,
             samples: 33,
+            rate: None,
             counters: netsplit_backend::Counters::default(),
         };
         SeenLink {

@@ -9,7 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::shape::{FLIGHTS, HeldProbe, LinkEntry, Purpose, Stream, WINDOW};
+use crate::shape::{
+    FLIGHTS, HeldProbe, LinkEntry, Purpose, Stream, WINDOW,
+    train::{Arrivals, Train},
+};
 
 /// A probe that overtook another one by its jitter, and by no more than this beyond it, has not shown that one to be lost.
 const OVERTAKEN: Duration = Duration::from_millis(100);
@@ -28,6 +31,8 @@ pub(super) struct Seen {
     /// The median of the last ones, without their jitter, in microseconds.
     pub(super) latency_us: Option<i64>,
     pub(super) samples: usize,
+    /// Bits a second.
+    pub(super) rate: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -40,6 +45,7 @@ struct Link {
     /// The numbers after `first`, without a gap.
     flights: VecDeque<Flight>,
     samples: VecDeque<i64>,
+    trains: Arrivals,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,6 +95,12 @@ impl Inward {
         if held.probe.session != self.session || held.from != link.entry.from || held.came < link.since {
             return;
         }
+        if let Some((train, place)) = held.probe.train() {
+            if let Some(of) = link.entry.state.rate.and_then(Train::of) {
+                link.trains.take(of, train, place, held.left);
+            }
+            return;
+        }
         let (state, number) = (link.entry.state, held.probe.number);
         let took = held.left as i64 - held.came as i64;
         let jitter = link.stream.jitter(Purpose::ProbeJitter, number, state.jitter);
@@ -114,7 +126,8 @@ impl Inward {
 
 impl Link {
     fn new(entry: LinkEntry, stream: Stream, since: u64) -> Self {
-        Self { entry, stream, since, first: None, flights: VecDeque::new(), samples: VecDeque::new() }
+        let (flights, samples) = (VecDeque::new(), VecDeque::new());
+        Self { entry, stream, since, first: None, flights, samples, trains: Arrivals::default() }
     }
 
     /// Notes a probe; `false`: it was noted before, or too much has come since.
@@ -164,6 +177,7 @@ impl Link {
             reordered: count(|flight| flight.overtook),
             latency_us: samples.get(samples.len() / 2).map(|nanoseconds| nanoseconds / 1_000),
             samples: samples.len(),
+            rate: self.trains.rate(),
         }
     }
 }

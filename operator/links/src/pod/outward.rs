@@ -1,4 +1,4 @@
-//! Sends the timed probes of the links that begin at this pod. What becomes of them is seen by the agents they are sent to.
+//! Sends the probes of the links that begin at this pod. What becomes of them is seen by the agents they are sent to.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -11,12 +11,15 @@ use serde::{Deserialize, Serialize};
 use crate::shape::{
     FLIGHTS, TimedProbe,
     pace::{BURST, Pace},
+    train::{Departure, Timetable},
 };
 
 /// Probes sent in a second over all links of this pod.
 const PROBES_PER_SECOND: u32 = 250;
 /// The same while there are links of which too little is known, since a fault waits to be proven: only they are probed.
 const NEW_PROBES_PER_SECOND: u32 = 2_000;
+/// Trains sent soon of a link that is new, or was changed.
+const SOON: u32 = 6;
 
 /// A link whose timed probes are to be sent from here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,6 +30,8 @@ pub struct Probed {
     pub patience: Duration,
     /// So many are needed at once when the link is new, or was changed.
     pub wanted: usize,
+    /// Bits a second: trains are sent where there is one.
+    pub rate: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -37,6 +42,8 @@ struct Out {
     last: u64,
     /// When the last ones were sent, up to `last`: milliseconds of this agent's life.
     times: VecDeque<u32>,
+    /// Trains sent since it is so.
+    trains: u32,
 }
 
 #[derive(Debug)]
@@ -44,11 +51,13 @@ pub(super) struct Outward {
     socket: UdpSocket,
     port: u16,
     session: u32,
-    /// In the upper half of every number, so that those of an agent before this one are other ones.
+    /// In the upper half of every number, so that those of an agent before this one are other ones. Below 2^63: others are of
+    /// trains.
     origin: u64,
     born: Instant,
     links: Vec<Out>,
     pace: Pace,
+    trains: Timetable,
 }
 
 impl Outward {
@@ -57,10 +66,11 @@ impl Outward {
             socket,
             port,
             session: 0,
-            origin: u64::from(origin) << 32,
+            origin: u64::from(origin >> 1) << 32,
             born: Instant::now(),
             links: Vec::new(),
             pace: Pace::new(),
+            trains: Timetable::default(),
         }
     }
 
@@ -71,10 +81,13 @@ impl Outward {
         let out = |probed: &Probed| match before.remove(&probed.link) {
             Some(old) if old.probed == *probed => old,
             // Numbers go on: none is used twice.
-            Some(old) => Out { probed: *probed, sent: 0, times: VecDeque::new(), ..old },
-            None => Out { probed: *probed, sent: 0, last: self.origin, times: VecDeque::new() },
+            Some(old) => Out { probed: *probed, sent: 0, times: VecDeque::new(), trains: 0, ..old },
+            None => Out { probed: *probed, sent: 0, last: self.origin, times: VecDeque::new(), trains: 0 },
         };
         self.links = probed.iter().map(out).collect();
+        let rates = self.links.iter().enumerate();
+        let rates = rates.filter_map(|(place, out)| Some((place, out.probed.rate?)));
+        self.trains = Timetable::of(rates, self.trains.last());
         self.pace.restart();
     }
 
@@ -93,6 +106,21 @@ impl Outward {
         };
         for turn in self.pace.due(turns, rate, Instant::now()) {
             self.send(new.get(turn).copied().unwrap_or(turn));
+        }
+        // The receiver knows when it has enough; here a few more than that are sent soon.
+        let now = Instant::now();
+        while let Some(departure) = self.trains.next(now, |place| self.links[place].trains < SOON) {
+            self.send_train(departure);
+        }
+    }
+
+    fn send_train(&mut self, Departure { link, number, train }: Departure) {
+        let out = &mut self.links[link];
+        out.trains += 1;
+        for place in 0..train.packets {
+            let packet = TimedProbe::of_train(self.session, out.probed.link, (number, place), train.length);
+            // One that cannot be sent makes a train that tells nothing.
+            self.socket.send_to(&packet, (out.probed.to, self.port)).ok();
         }
     }
 
@@ -140,7 +168,7 @@ mod tests {
 
     fn probed(patience_ms: u64) -> Probed {
         let patience = Duration::from_millis(patience_ms);
-        Probed { link: 4, to: Ipv4Addr::LOCALHOST, patience, wanted: 2 }
+        Probed { link: 4, to: Ipv4Addr::LOCALHOST, patience, wanted: 2, rate: None }
     }
 
     #[test]
@@ -156,15 +184,16 @@ mod tests {
             assert_eq!((probe.session, probe.link), (3, 4));
             numbers.push(probe.number);
         }
-        assert_eq!(numbers, [9 << 32 | 1, 9 << 32 | 2, 9 << 32 | 3]);
+        assert_eq!(numbers, [4 << 32 | 1, 4 << 32 | 2, 4 << 32 | 3]);
         assert_eq!(outward.links[0].sent, 1, "it was changed");
     }
 
     #[test]
     fn probes_under_way_are_not_settled() {
-        let out = Out { probed: probed(100), sent: 3, last: 9 << 32 | 7, times: [0, 40, 80].into() };
+        let out =
+            Out { probed: probed(100), sent: 3, last: 4 << 32 | 7, times: [0, 40, 80].into(), trains: 0 };
         assert_eq!(out.settled(99), 0);
-        assert_eq!(out.settled(100), 9 << 32 | 5);
-        assert_eq!(out.settled(1_000), 9 << 32 | 7);
+        assert_eq!(out.settled(100), 4 << 32 | 5);
+        assert_eq!(out.settled(1_000), 4 << 32 | 7);
     }
 }

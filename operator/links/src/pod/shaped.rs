@@ -78,6 +78,8 @@ pub struct LinkReceived {
     pub latency_us: Option<i64>,
     /// How many that is the median of.
     pub samples: usize,
+    /// Bits a second that it lets through; absent where it has no rate that can be measured, or too little is known.
+    pub rate: Option<u64>,
     pub counters: Counters,
 }
 
@@ -258,6 +260,7 @@ impl Shaped {
             reordered: seen.reordered,
             latency_us: seen.latency_us,
             samples: seen.samples,
+            rate: seen.rate,
             counters: counters(seen.link).map(|link| link.counters).unwrap_or_default(),
         });
         ShapedReport {

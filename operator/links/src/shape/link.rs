@@ -29,6 +29,8 @@ pub enum Arrival {
     /// A probe of this number: its luck follows from the number alone. It does not wait for the rate, so that it
     /// measures the link and not its load.
     Probe(u64),
+    /// A packet of a train: it waits for the rate and the latency as traffic does, and meets nothing else.
+    Train,
 }
 
 /// Why a packet is dropped.
@@ -151,6 +153,7 @@ impl Link {
                 self.counters.packets
             }
             Arrival::Probe(number) => number,
+            Arrival::Train => return self.train(length, now),
         };
         let is_probe = arrival != Arrival::Traffic;
         if self.cut {
@@ -192,18 +195,34 @@ impl Link {
         }
     }
 
-    fn traffic(&mut self, number: u64, length: usize, now: u64) -> Fate {
-        let mut at = now;
-        if let Some(rate) = self.state.rate {
-            let starts = self.free_at.max(now);
-            if starts - now > MAX_BACKLOG {
-                self.counters.overflowed += 1;
-                return Fate::Drop(Dropped::Overflow);
-            }
-            let takes = u128::from(length as u64) * 8 * 1_000_000_000 / u128::from(rate.max(1));
-            self.free_at = starts.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
-            at = self.free_at;
+    /// Also while the backlog is long: a link under load is measured, too, and trains are few.
+    fn train(&mut self, length: usize, now: u64) -> Fate {
+        if self.cut {
+            return Fate::Drop(Dropped::Cut);
         }
+        if self.held >= MAX_HELD {
+            return Fate::Drop(Dropped::Overflow);
+        }
+        self.held += 1;
+        let at = self.transmitted(length, now);
+        Fate::Leave { at: self.delayed(at, 0), duplicate: false, corrupt: None }
+    }
+
+    /// When the last bit of a packet has left, by the rate.
+    fn transmitted(&mut self, length: usize, now: u64) -> u64 {
+        let Some(rate) = self.state.rate else { return now };
+        let takes = u128::from(length as u64) * 8 * 1_000_000_000 / u128::from(rate.max(1));
+        let starts = self.free_at.max(now);
+        self.free_at = starts.saturating_add(u64::try_from(takes).unwrap_or(u64::MAX));
+        self.free_at
+    }
+
+    fn traffic(&mut self, number: u64, length: usize, now: u64) -> Fate {
+        if self.state.rate.is_some() && self.free_at.saturating_sub(now) > MAX_BACKLOG {
+            self.counters.overflowed += 1;
+            return Fate::Drop(Dropped::Overflow);
+        }
+        let mut at = self.transmitted(length, now);
         if self.stream.hits(Purpose::Reorder, number, self.state.reorder) {
             self.counters.reordered += 1;
         } else {

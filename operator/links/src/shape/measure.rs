@@ -21,6 +21,7 @@ use super::{
     state::{LinkEntry, LinkState},
     table::LinkChange,
     timed::TimedProbe,
+    train::{Arrivals, Departure, Timetable, Train},
 };
 
 /// Probes of one link whose median is its latency.
@@ -54,6 +55,8 @@ pub struct LinkMeasure {
     pub latency_us: Option<i64>,
     /// How many that is the median of.
     pub samples: usize,
+    /// Bits a second that it lets through; `None` where it has no rate that can be measured, or too little is known.
+    pub rate: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -64,6 +67,7 @@ struct Measured {
     /// What became of the last probes, without a gap up to the one before `next`. None of them met another state.
     flights: VecDeque<Flight>,
     samples: VecDeque<i64>,
+    trains: Arrivals,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -90,6 +94,7 @@ pub struct Measurer {
     links: Vec<Measured>,
     /// Places of those of which too little is known.
     new: Vec<usize>,
+    trains: Timetable,
     born: Instant,
     pace: Pace,
 }
@@ -103,6 +108,7 @@ impl Measurer {
             nodes: BTreeMap::new(),
             links: Vec::new(),
             new: Vec::new(),
+            trains: Timetable::default(),
             born: Instant::now(),
             pace: Pace::new(),
         }
@@ -153,6 +159,9 @@ impl Measurer {
     /// Of these too little is known, and they are probed first.
     fn look_for_new(&mut self) {
         self.new = (0..self.links.len()).filter(|place| self.links[*place].is_new()).collect();
+        let rates = self.links.iter().enumerate();
+        let rates = rates.filter_map(|(place, link)| Some((place, link.entry.state.rate?)));
+        self.trains = Timetable::of(rates, self.trains.last());
         self.pace.restart();
     }
 
@@ -182,6 +191,19 @@ impl Measurer {
         for turn in self.pace.due(turns, rate, now) {
             self.send_one(self.new.get(turn).copied().unwrap_or(turn));
         }
+        while let Some(departure) = self.trains.next(now, |place| self.links[place].trains.are_few()) {
+            self.send_train(departure);
+        }
+    }
+
+    fn send_train(&self, Departure { link, number, train }: Departure) {
+        let entry = &self.links[link].entry;
+        let Some(socket) = self.nodes.get(&entry.from) else { return };
+        for place in 0..train.packets {
+            let packet = TimedProbe::of_train(self.session, entry.number, (number, place), train.length);
+            // One that cannot be sent makes a train that tells nothing.
+            socket.send_to(&packet, (entry.to, self.port)).ok();
+        }
     }
 
     fn send_one(&mut self, place: usize) {
@@ -208,7 +230,11 @@ impl Measurer {
                 if probe.session != self.session || link.entry.to != *address || link.entry.from != from {
                     continue;
                 }
-                link.take(probe.number, came as i64 - probe.sent as i64);
+                match (probe.train(), link.entry.state.rate.and_then(Train::of)) {
+                    (Some((train, place)), Some(of)) => link.trains.take(of, train, place, came),
+                    (Some(_), None) => {}
+                    (None, _) => link.take(probe.number, came as i64 - probe.sent as i64),
+                }
             }
         }
     }
@@ -228,7 +254,8 @@ pub fn patience(state: &LinkState) -> Duration {
 impl Measured {
     /// `next`: the number of its next probe, since numbers are never used again.
     fn new(entry: LinkEntry, stream: Stream, next: u64) -> Self {
-        Self { entry, stream, next, flights: VecDeque::new(), samples: VecDeque::with_capacity(WINDOW) }
+        let samples = VecDeque::with_capacity(WINDOW);
+        Self { entry, stream, next, flights: VecDeque::new(), samples, trains: Arrivals::default() }
     }
 
     /// Too little is known to say what it is.
@@ -280,6 +307,7 @@ impl Measured {
             reordered: count(|flight| flight.overtook),
             latency_us: samples.get(samples.len() / 2).map(|nanoseconds| nanoseconds / 1_000),
             samples: samples.len(),
+            rate: self.trains.rate(),
         }
     }
 }

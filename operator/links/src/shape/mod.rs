@@ -22,6 +22,7 @@ mod state;
 mod system;
 mod table;
 pub mod timed;
+pub(crate) mod train;
 mod worker;
 
 pub use hold::{HeldProbe, Inlet};
@@ -34,3 +35,4 @@ pub use shaper::{DEFAULT_GATE, LinkReport, ShapeError, ShapeOptions, ShapeReport
 pub use state::{LinkEntry, LinkState, Share};
 pub use table::{LinkChange, LinkTable, LinkUpdate};
 pub use timed::TimedProbe;
+pub use train::FASTEST as FASTEST_MEASURED;

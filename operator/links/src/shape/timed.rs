@@ -1,12 +1,19 @@
 //! The probe of a link: a UDP packet that says which link it measures, its number, and when it was sent.
 //!
-//! The shaper knows it and takes its luck from its number, so that whoever checks can compute what it must have met.
+//! The shaper knows it and takes its luck from its number, so that whoever checks can compute what it must have met. Packets of a
+//! train ([`super::train`]) are longer ones, whose numbers say which train and which place; they wait for the link's rate.
 
 use std::net::Ipv4Addr;
 
+use super::link::Arrival;
+
 const MAGIC: u32 = 0x6e73_6c6b;
-/// Bytes of a probe.
+/// Bytes of a probe, and the least of a packet of a train.
 pub const LENGTH: usize = 32;
+/// In the number of a packet of a train.
+const OF_TRAIN: u64 = 1 << 63;
+/// Of the network and the transport layer.
+const HEADERS: usize = IPV4_HEADER + UDP_HEADER;
 const IPV4_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
 const UDP: u8 = 17;
@@ -17,6 +24,7 @@ pub struct TimedProbe {
     /// Tells the probes of one agent from those of an earlier one.
     pub session: u32,
     pub link: u32,
+    /// Below 2^63.
     pub number: u64,
     /// Nanoseconds of the clock that the receiver reads, too.
     pub sent: u64,
@@ -33,12 +41,33 @@ impl TimedProbe {
         packet
     }
 
+    /// A packet of a train of so many bytes, headers included.
+    pub(crate) fn of_train(session: u32, link: u32, (train, place): (u32, u8), length: usize) -> Vec<u8> {
+        let number = OF_TRAIN | u64::from(train) << 8 | u64::from(place);
+        let mut packet = Self { session, link, number, sent: 0 }.encode().to_vec();
+        packet.resize(length.saturating_sub(HEADERS).max(LENGTH), 0);
+        packet
+    }
+
+    /// Which train it is of, and its place there.
+    pub(crate) fn train(&self) -> Option<(u32, u8)> {
+        (self.number & OF_TRAIN != 0).then_some(((self.number >> 8) as u32, self.number as u8))
+    }
+
+    /// Only packets of trains are longer than a probe.
     pub fn decode(packet: &[u8]) -> Option<Self> {
-        let packet: &[u8; LENGTH] = packet.try_into().ok()?;
+        let is_exact = packet.len() == LENGTH;
+        let packet: &[u8; LENGTH] = packet.get(..LENGTH)?.try_into().ok()?;
         let word =
             |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
         let long = |at: usize| u64::from(word(at)) << 32 | u64::from(word(at + 4));
-        (word(0) == MAGIC).then(|| Self { session: word(4), link: word(8), number: long(12), sent: long(20) })
+        let probe = (word(0) == MAGIC).then(|| Self {
+            session: word(4),
+            link: word(8),
+            number: long(12),
+            sent: long(20),
+        });
+        probe.filter(|probe| is_exact || probe.train().is_some())
     }
 }
 
@@ -49,8 +78,8 @@ pub(super) struct Header {
     pub(super) to: Ipv4Addr,
     /// Where the network layer's header ends.
     pub(super) length: usize,
-    /// The number of a probe sent to `port`.
-    pub(super) probe: Option<u64>,
+    /// A probe is one that was sent to `port`.
+    pub(super) arrival: Arrival,
 }
 
 /// Reads an IPv4 packet; `None`: it is none. A fragment has no port of its own and is no probe.
@@ -65,9 +94,13 @@ pub(super) fn header(packet: &[u8], port: u16) -> Option<Header> {
     let udp = (whole && fixed[9] == UDP).then(|| packet.get(length..)).flatten();
     let probe = udp
         .filter(|udp| udp.get(2..4) == Some(&port.to_be_bytes()))
-        .and_then(|udp| TimedProbe::decode(udp.get(UDP_HEADER..)?))
-        .map(|probe| probe.number);
-    Some(Header { from: address(12), to: address(16), length, probe })
+        .and_then(|udp| TimedProbe::decode(udp.get(UDP_HEADER..)?));
+    let arrival = match probe {
+        Some(probe) if probe.train().is_some() => Arrival::Train,
+        Some(probe) => Arrival::Probe(probe.number),
+        None => Arrival::Traffic,
+    };
+    Some(Header { from: address(12), to: address(16), length, arrival })
 }
 
 #[cfg(test)]
@@ -90,14 +123,26 @@ mod tests {
     fn a_probe_is_known_by_its_port_and_content() {
         let from = Ipv4Addr::new(10, 0, 0, 1);
         let read = header(&packet(26_605), 26_605).unwrap();
-        assert_eq!((read.from, read.length, read.probe), (from, 20, Some(3 << 40)));
-        assert_eq!(header(&packet(26_600), 26_605).unwrap().probe, None);
+        assert_eq!((read.from, read.length, read.arrival), (from, 20, Arrival::Probe(3 << 40)));
+        assert_eq!(header(&packet(26_600), 26_605).unwrap().arrival, Arrival::Traffic);
         let mut longer = packet(26_605);
         longer.push(0);
-        assert_eq!(header(&longer, 26_605).unwrap().probe, None);
+        assert_eq!(header(&longer, 26_605).unwrap().arrival, Arrival::Traffic);
         let mut fragment = packet(26_605);
         fragment[6] = 0x20;
-        assert_eq!(header(&fragment, 26_605).unwrap().probe, None);
+        assert_eq!(header(&fragment, 26_605).unwrap().arrival, Arrival::Traffic);
+    }
+
+    #[test]
+    fn a_packet_of_a_train_is_as_long_as_asked_and_says_its_place() {
+        let train = TimedProbe::of_train(1, 2, (u32::MAX, 63), 1_400);
+        assert_eq!(train.len() + HEADERS, 1_400);
+        assert_eq!(TimedProbe::decode(&train).unwrap().train(), Some((u32::MAX, 63)));
+        let mut sent = packet(26_605);
+        sent.truncate(HEADERS);
+        sent.extend(train);
+        assert_eq!(header(&sent, 26_605).unwrap().arrival, Arrival::Train);
+        assert_eq!(TimedProbe::of_train(1, 2, (0, 0), 40).len(), LENGTH);
     }
 
     #[test]

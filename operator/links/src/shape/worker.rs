@@ -21,7 +21,7 @@ use nix::{
 
 use super::{
     hold::Inlet,
-    link::{Arrival, Fate, Link},
+    link::{Fate, Link},
     queue::{Queues, Ticket},
     random::Stream,
     rules::{COPY_MARK, Ports, Rules, Way},
@@ -220,8 +220,7 @@ impl Worker {
         // Of a link that is shaped no longer.
         let (Some(header), Some(place)) = (header, place) else { return self.queues.accept(ticket, None) };
         let link = &mut self.links[place].link;
-        let arrival = header.probe.map_or(Arrival::Traffic, Arrival::Probe);
-        match link.admit(arrival, packet.length, now) {
+        match link.admit(header.arrival, packet.length, now) {
             Fate::Drop(_) => self.queues.drop(ticket),
             Fate::Leave { at, duplicate, corrupt } => {
                 let whole = packet.payload.len() == packet.length;

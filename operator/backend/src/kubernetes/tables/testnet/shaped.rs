@@ -143,6 +143,7 @@ impl Shaped {
                     to,
                     patience: patience(&link.state),
                     wanted: link.state.probes_wanted(),
+                    rate: link.state.rate,
                 });
             }
         }
@@ -370,6 +371,7 @@ fn evidence(link: &LinkRequest, seen: Option<&Seen>) -> LinkEvidence {
         reordered: received.map_or(0, |received| received.reordered),
         latency_us: received.and_then(|received| received.latency_us),
         samples: received.map_or(0, |received| received.samples),
+        rate: received.and_then(|received| received.rate),
         counters: received.map(|received| received.counters).unwrap_or_default(),
     }
 }

@@ -16,6 +16,7 @@ pub(super) fn shaping(shaping: &Shaping) -> wire::Shaping {
         to: probed.to.to_string(),
         patience_ms: probed.patience.as_millis() as u64,
         wanted: probed.wanted as u32,
+        rate: probed.rate,
     };
     wire::Shaping {
         epoch: shaping.epoch,
@@ -51,6 +52,7 @@ pub(super) fn read_shaping(message: Option<&wire::Shaping>) -> Result<Shaping, W
             to: address(&probed.to)?,
             patience: Duration::from_millis(probed.patience_ms),
             wanted: probed.wanted as usize,
+            rate: probed.rate,
         })
     };
     Ok(Shaping {
@@ -97,6 +99,7 @@ pub(super) fn report(report: &ShapedReport) -> wire::ShapedReport {
         corrupted: seen.counters.corrupted,
         probes_duplicated: seen.duplicated,
         probes_reordered: seen.reordered,
+        rate: seen.rate,
     };
     let sent = |sent: &LinkSent| wire::LinkSent { link: sent.link, last: sent.last };
     wire::ShapedReport {
@@ -117,6 +120,7 @@ pub(super) fn read_report(message: wire::ShapedReport) -> ShapedReport {
         reordered: seen.probes_reordered,
         latency_us: seen.latency_us,
         samples: seen.samples as usize,
+        rate: seen.rate,
         counters: Counters {
             packets: seen.packets,
             bytes: seen.bytes,
@@ -161,7 +165,13 @@ pub(super) mod tests {
             base: vec![link(10, LinkState::default())],
             faulted: vec![link(11, state)],
             lease: Duration::from_secs(12),
-            probed: vec![Probed { link: 13, to: from, patience: Duration::from_millis(14), wanted: 15 }],
+            probed: vec![Probed {
+                link: 13,
+                to: from,
+                patience: Duration::from_millis(14),
+                wanted: 15,
+                rate: Some(16),
+            }],
         }
     }
 
@@ -186,6 +196,7 @@ pub(super) mod tests {
                 reordered: 18,
                 latency_us: Some(-13),
                 samples: 14,
+                rate: Some(19),
                 counters,
             }],
             sent: vec![LinkSent { link: 15, last: 16 }],

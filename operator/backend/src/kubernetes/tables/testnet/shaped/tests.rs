@@ -36,6 +36,7 @@ fn received(link: u32, (first, last): (u64, u64), received: u64, ms: i64) -> Lin
         reordered: 0,
         latency_us,
         samples,
+        rate: None,
         counters: Counters::default(),
     }
 }
