@@ -152,8 +152,7 @@ impl Inner {
                 self.start(network, uplink, nodes).await.map(|()| Response::Done)?
             }
             Request::Nodes => Response::Nodes(self.nodes.lock().await.statuses()),
-            Request::Connect { node, port } => {
-                let address = self.nodes.lock().await.get(&node)?.address();
+            Request::Connect { address, port } => {
                 return connect(SocketAddrV4::new(address, port))
                     .await
                     .map(|fd| (Response::Connected, vec![fd]));

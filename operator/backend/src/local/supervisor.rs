@@ -378,7 +378,9 @@ impl Backend for LocalBackend {
 
     async fn connect(&self, node: &str, port: u16) -> Result<NodeStream, BackendError> {
         let connect = |source| BackendError::Connect { node: node.to_owned(), port, source };
-        let request = Request::Connect { node: node.to_owned(), port };
+        // At the address that faults are made at: who answers there says who it is.
+        let address = locked(&self.places).address(node)?;
+        let request = Request::Connect { address, port };
         let (_, fds) = self.client.call(request, Vec::new()).await.map_err(|error| match error {
             BackendError::Io { source, .. } => connect(source),
             other => other,

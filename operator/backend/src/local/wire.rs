@@ -51,7 +51,7 @@ pub(super) enum Request {
     Nodes,
     /// The connected socket comes back beside the answer.
     Connect {
-        node: String,
+        address: Ipv4Addr,
         port: u16,
     },
     SetCuts {
