@@ -265,7 +265,8 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// Where nodes with these names will be. The same names give the same places for as long as the backend lives.
     fn places(&self, nodes: &[String]) -> Result<Vec<NodePlace>, BackendError>;
 
-    /// Builds the network, writes the files and starts every node. Once per backend.
+    /// Builds the network, writes the files and starts every node. Once per backend. Cuts and links that were set before
+    /// hold from the nodes' first packet.
     async fn start(&self, nodes: Vec<NodeArtifacts>) -> Result<(), BackendError>;
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError>;

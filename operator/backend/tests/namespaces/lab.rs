@@ -19,7 +19,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) struct Lab {
     pub(crate) backend: LocalBackend,
     pub(crate) places: Vec<NodePlace>,
-    directory: Option<tempfile::TempDir>,
+    pub(crate) directory: Option<tempfile::TempDir>,
 }
 
 pub(crate) fn exe() -> String {

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use netsplit_backend::{Backend, LinkEvidence, LinkRequest, LinkState, LinksRequest, Share};
+use netsplit_backend::{
+    Backend, LinkEvidence, LinkRequest, LinkState, LinksRequest, Share, local::LocalBackend,
+};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use crate::lab::{Lab, until};
+use crate::lab::{Lab, artifacts, config, until};
 
 const LONG: Duration = Duration::from_secs(15);
 /// What a loaded machine may add to a packet's way.
@@ -68,6 +70,25 @@ pub(crate) async fn links_are_as_slow_as_asked_each_way() {
     assert_eq!(lab.link(1, 0).await, None, "a link that is not shaped is not measured");
     lab.backend.set_links(LinksRequest::default()).await.unwrap();
     until("nothing is slow", async || lab.connect_ms(0, 1).await < SLACK_MS).await;
+    lab.backend.stop().await.unwrap();
+}
+
+/// What was asked for before there was any node.
+pub(crate) async fn links_are_slow_from_the_first_packet() {
+    let directory = tempfile::tempdir().unwrap();
+    let backend = LocalBackend::launch(config(directory.path().to_path_buf())).await.unwrap();
+    let names = ["n0", "n1"].map(str::to_owned);
+    let places = backend.places(&names).unwrap();
+    backend.set_links(LinksRequest { base: [link(0, 1, 80)].into(), ..faulted(Vec::new()) }).await.unwrap();
+    backend.start(names.iter().map(|name| artifacts(name, &["node"])).collect()).await.unwrap();
+    let lab = Lab { backend, places, directory: Some(directory) };
+    until("the node listens", async || {
+        let took = lab.connect_ms(0, 1).await;
+        assert!(took >= 80, "a connection took {took} ms");
+        took < 255
+    })
+    .await;
+    lab.until_measured(0, 1, 80).await;
     lab.backend.stop().await.unwrap();
 }
 

@@ -24,8 +24,8 @@ use crate::{
     lab::{Lab, artifacts, config, exe, holders, is_alive, network, until},
     links::{
         a_new_agent_is_told_the_links, a_shaped_link_can_be_cut, faulted_links_end_with_their_lease,
-        links_are_as_slow_as_asked_each_way, lost_packets_are_counted_and_measured, rates_are_measured,
-        shares_of_packets_are_measured,
+        links_are_as_slow_as_asked_each_way, links_are_slow_from_the_first_packet,
+        lost_packets_are_counted_and_measured, rates_are_measured, shares_of_packets_are_measured,
     },
     pod_links::{
         agents_of_pods_that_die_or_hang_leave_links_free_and_are_told_of,
@@ -70,6 +70,7 @@ scenarios![
     impossible_requests_are_refused,
     the_doctor_is_content,
     links_are_as_slow_as_asked_each_way,
+    links_are_slow_from_the_first_packet,
     lost_packets_are_counted_and_measured,
     shares_of_packets_are_measured,
     rates_are_measured,

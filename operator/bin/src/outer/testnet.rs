@@ -71,6 +71,8 @@ impl Testnet {
         }
         let ports = chain.ports();
         ensure_faults_reach(&ports)?;
+        // Before the nodes' first packet.
+        self.session.faults.begin().await?;
         backend.start(artifacts).await?;
         self.session.follow(1)?;
         let mut forwards = Vec::with_capacity(plan.nodes.len());
