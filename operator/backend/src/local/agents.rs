@@ -71,8 +71,13 @@ pub(super) struct Agents {
 impl Agents {
     pub(super) fn start() -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let supervisor =
-            Supervisor { nodes: Vec::new(), desired: Vec::new(), links: None, notes: BTreeMap::new() };
+        let supervisor = Supervisor {
+            nodes: Vec::new(),
+            desired: Vec::new(),
+            links: None,
+            notes: BTreeMap::new(),
+            lost: 0,
+        };
         tokio::spawn(supervisor.run(queue));
         Self { commands }
     }
@@ -140,6 +145,8 @@ struct Supervisor {
     links: Option<DesiredLinks>,
     /// What the agent cannot know about a cut, because it happened to the agent.
     notes: BTreeMap<String, Vec<String>>,
+    /// Agents that were lost while they shaped links.
+    lost: u32,
 }
 
 struct Running {
@@ -336,7 +343,15 @@ impl Supervisor {
                 other => Err(Broken::Agent(format!("the link agent answered {other:?}"))),
             },
             Order::Links => match agent.call(&Request::Links, &[]).await.map_err(Broken::Agent)? {
-                Response::Links(evidence) => Ok(Answer::Links(evidence)),
+                Response::Links(mut evidence) => {
+                    if self.lost > 0 {
+                        evidence.faults.push(format!(
+                            "the link agent was started again ({}): until it had its table packets passed unshaped",
+                            self.lost
+                        ));
+                    }
+                    Ok(Answer::Links(evidence))
+                }
                 Response::Failed(sentence) => Err(Broken::Refused(sentence)),
                 other => Err(Broken::Agent(format!("the link agent answered {other:?}"))),
             },
@@ -392,6 +407,7 @@ impl Supervisor {
     }
 
     fn note(&mut self, reason: &str) {
+        self.lost += u32::from(self.links.as_ref().is_some_and(|links| !links.table.is_empty()));
         for desired in &self.desired {
             let notes = self.notes.entry(desired.cut.id.clone()).or_default();
             if notes.len() < 8 {
