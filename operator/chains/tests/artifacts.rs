@@ -2,55 +2,28 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers are not inside a test function")]
 
+mod golden;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::path::Path;
-use std::time::Duration;
 
 use netsplit_chains::netsplit::Netsplit;
 use netsplit_chains::{ArtifactsError, ChainArtifacts, NodeArtifacts, NodeHost};
 use netsplit_config::{Genesis, NodeConfig};
 use netsplit_core::{Action, SecretKey, SignedTransaction};
 use netsplit_plan::{TestnetPlan, plan_testnet};
-use netsplit_spec::{Consensus, Load, NodeGroup, Role, Testnet, Timeouts, Topology};
+use netsplit_spec::{Chain, Role, Testnet, Topology};
+
+use self::golden::{hosts, text};
 
 fn testnet(validators: u32, full: u32, topology: Topology) -> Testnet {
-    let group =
-        |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count, regions: Vec::new() };
-    Testnet {
-        name: "golden".to_owned(),
-        seed: Some(7),
-        chain: netsplit_spec::Chain::Netsplit,
-        consensus: Consensus::Bft {
-            block_time: Duration::from_millis(500),
-            timeouts: Timeouts { propose: Some(Duration::from_millis(1500)), ..Timeouts::default() },
-        },
-        nodes: [group("validator", Role::Validator, validators), group("full", Role::Full, full)]
-            .into_iter()
-            .filter(|group| group.count > 0)
-            .collect(),
-        topology,
-        links: None,
-        load: Some(Load { transfers_per_second: 100, accounts: 3 }),
-        retention: None,
-        faults: true,
-        storage: None,
-        origin: netsplit_spec::Origin::default(),
-    }
-}
-
-fn hosts(plan: &TestnetPlan) -> Vec<NodeHost> {
-    (1..=plan.nodes.len()).map(|n| IpAddr::V4(Ipv4Addr::new(10, 77, 0, n as u8)).into()).collect()
+    golden::testnet(Chain::Netsplit, validators, full, topology)
 }
 
 fn build(plan: &TestnetPlan) -> Vec<NodeArtifacts> {
     Netsplit.build(plan, &hosts(plan)).unwrap()
-}
-
-fn text<'a>(node: &'a NodeArtifacts, path: &str) -> &'a str {
-    let file = node.files.iter().find(|file| file.path == Path::new(path)).unwrap();
-    std::str::from_utf8(&file.bytes).unwrap()
 }
 
 /// Without the tables that only repeat the node's own defaults.

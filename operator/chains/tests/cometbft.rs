@@ -2,9 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "test helpers are not inside a test function")]
 
+mod golden;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,52 +18,25 @@ use futures::{FutureExt as _, StreamExt as _};
 use netsplit_chains::cometbft::Cometbft;
 use netsplit_chains::{
     ArtifactsError, BlocksQuery, Chain as _, ChainArtifacts as _, ChainClient, ClientError, Connector,
-    Health, NodeArtifacts, NodeHost, RefusalKind, StartAt, Submission,
+    Health, NodeArtifacts, RefusalKind, StartAt, Submission,
 };
 use netsplit_plan::{TestnetPlan, plan_testnet};
-use netsplit_spec::{Chain, Consensus, Load, NodeGroup, Role, Testnet, Timeouts, Topology};
+use netsplit_spec::{Chain, Role, Testnet, Topology};
 use serde_json::{Value, json};
 use tokio::io::{
     AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader, DuplexStream, duplex,
 };
 use tokio::time::{Instant, timeout};
 
-fn plan(validators: u32, full: u32, topology: Topology, seed: u64) -> TestnetPlan {
-    let group =
-        |name: &str, role, count| NodeGroup { name: name.to_owned(), role, count, regions: Vec::new() };
-    plan_testnet(&Testnet {
-        name: "golden".to_owned(),
-        seed: Some(seed),
-        chain: Chain::Cometbft {},
-        consensus: Consensus::Bft {
-            block_time: Duration::from_millis(500),
-            timeouts: Timeouts { propose: Some(Duration::from_millis(1500)), ..Timeouts::default() },
-        },
-        nodes: [group("validator", Role::Validator, validators), group("full", Role::Full, full)]
-            .into_iter()
-            .filter(|group| group.count > 0)
-            .collect(),
-        topology,
-        links: None,
-        load: Some(Load { transfers_per_second: 100, accounts: 3 }),
-        retention: None,
-        faults: true,
-        storage: None,
-        origin: netsplit_spec::Origin::default(),
-    })
-}
+use self::golden::{hosts, text};
 
-fn hosts(plan: &TestnetPlan) -> Vec<NodeHost> {
-    (1..=plan.nodes.len()).map(|n| IpAddr::V4(Ipv4Addr::new(10, 77, 0, n as u8)).into()).collect()
+fn plan(validators: u32, full: u32, topology: Topology, seed: u64) -> TestnetPlan {
+    let testnet = golden::testnet(Chain::Cometbft {}, validators, full, topology);
+    plan_testnet(&Testnet { seed: Some(seed), ..testnet })
 }
 
 fn build(plan: &TestnetPlan) -> Vec<NodeArtifacts> {
     Cometbft.build(plan, &hosts(plan)).unwrap()
-}
-
-fn text<'a>(node: &'a NodeArtifacts, path: &str) -> &'a str {
-    let file = node.files.iter().find(|file| file.path == Path::new(path)).unwrap();
-    std::str::from_utf8(&file.bytes).unwrap()
 }
 
 #[test]
