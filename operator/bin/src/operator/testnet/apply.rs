@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Context as _;
 use kube::{
-    ResourceExt as _,
-    runtime::{controller::Action, events::EventType, reflector::Store},
+    Api, ResourceExt as _,
+    api::ListParams,
+    runtime::{controller::Action, events::EventType},
 };
 use netsplit_backend::{
     Backend,
@@ -40,12 +40,7 @@ const HEIGHTS_BACK: u64 = 1_000;
 /// With the leader's own Lease, well below a fault's.
 const FIND_LEADER: Duration = Duration::from_secs(15);
 
-pub async fn apply(
-    context: &Arc<Context>,
-    experiments: &Store<Guarded<Experiment>>,
-    valid: &Valid,
-    built: &Built,
-) -> Result<Action, Error> {
+pub async fn apply(context: &Arc<Context>, valid: &Valid, built: &Built) -> Result<Action, Error> {
     if let Some(followed) = context.fleet.testnet(&valid.key).filter(|followed| followed.uid == valid.uid) {
         followed.facts.send_if_modified(|facts| facts.ask(valid));
         if valid.is_paused {
@@ -67,7 +62,7 @@ pub async fn apply(
         context.fleet.end_runs(&valid.key).await;
         context.fleet.remove_testnet(&valid.key);
     }
-    let followed = follow(context, experiments, valid, built).await?;
+    let followed = follow(context, valid, built).await?;
     if valid.is_paused {
         return Ok(Action::await_change());
     }
@@ -127,12 +122,7 @@ async fn look_after(
 }
 
 /// Takes the testnet in: its session, with whatever faults an operator before this one has left in force.
-async fn follow(
-    context: &Arc<Context>,
-    experiments: &Store<Guarded<Experiment>>,
-    valid: &Valid,
-    built: &Built,
-) -> Result<Followed, Error> {
+async fn follow(context: &Arc<Context>, valid: &Valid, built: &Built) -> Result<Followed, Error> {
     let backend = KubernetesBackend::new(context.client.clone(), built.config.clone(), &context.hub)?;
     let backend = Arc::new(backend);
     let session = Session::new(
@@ -144,15 +134,15 @@ async fn follow(
     )?;
     let seen = u64::try_from(valid.status.final_height).unwrap_or_default();
     session.follow(seen.saturating_sub(HEIGHTS_BACK).max(1))?;
-    experiments.wait_until_ready().await.context("experiments are not followed any more")?;
     let (namespace, name) = &valid.key;
+    // Asked for anew: the store of their controller may be empty yet, and of two who wait for it to fill, as the controller
+    // does, kube wakes one (kube-runtime 5.0, `DelayedInit`).
+    let experiments = Api::<Guarded<Experiment>>::namespaced(context.client.clone(), namespace);
+    let experiments = experiments.list(&ListParams::default()).await.map_err(Error::Experiments)?;
     let mut left = Vec::new();
-    for object in experiments.state() {
+    for object in experiments {
         let Ok(experiment) = &object.0 else { continue };
-        if experiment.metadata.namespace.as_ref() != Some(namespace)
-            || experiment.spec.testnet != *name
-            || experiment.metadata.deletion_timestamp.is_some()
-        {
+        if experiment.spec.testnet != *name || experiment.metadata.deletion_timestamp.is_some() {
             continue;
         }
         let status = experiment.status.as_ref().filter(|status| status.finished_at.is_none());

@@ -39,6 +39,8 @@ pub enum Error {
     Backend(#[from] BackendError),
     #[error("{0:#}")]
     Session(#[from] anyhow::Error),
+    #[error("cannot list the experiments: {0}")]
+    Experiments(#[source] kube::Error),
     #[error("cannot write the status: {0}")]
     Status(#[source] kube::Error),
 }
@@ -76,7 +78,7 @@ async fn reconcile(object: Arc<Guarded<Testnet>>, shared: Arc<Shared>) -> Result
             return Ok(Action::await_change());
         }
     };
-    apply::apply(context, &shared.experiments, &valid, &built).await
+    apply::apply(context, &valid, &built).await
 }
 
 /// Nothing can be made of the object: says why, in its status and as an event.
