@@ -143,7 +143,6 @@ impl Worker {
         // Of no use to a real-time thread, which has none.
         prctl::set_timerslack(1).ok();
         loop {
-            inbox.calm();
             let now = Instant::now();
             // Before any order: one that waited while this process was stopped must not renew what has ended in between.
             self.end_faults(now)?;
@@ -194,7 +193,11 @@ impl Worker {
         ];
         fds.extend(self.inlet.as_ref().map(|inlet| PollFd::new(inlet.as_fd(), PollFlags::POLLIN)));
         // An interrupted wait is an early one.
-        matches!(ppoll(&mut fds, Some(timeout), None), Ok(ready) if ready > 0) && fds[0].any().unwrap_or(true)
+        let is_ready = matches!(ppoll(&mut fds, Some(timeout), None), Ok(ready) if ready > 0);
+        if is_ready && fds[1].any().unwrap_or(true) {
+            inbox.calm();
+        }
+        is_ready && fds[0].any().unwrap_or(true)
     }
 
     fn admit_all(&mut self) -> Result<(), ShapeError> {
