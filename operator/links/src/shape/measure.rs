@@ -29,8 +29,8 @@ pub(crate) const WINDOW: usize = 33;
 /// Probes of one link that are remembered: those of which a share is lost, and before them those under way, 250 at
 /// the longest latency.
 pub(crate) const FLIGHTS: usize = 500;
-/// Probes sent in a second over all links.
-const PROBES_PER_SECOND: u32 = 1_000;
+/// Probes sent in a second over all links: what five of a hundred parts of a processor are enough for.
+const PROBES_PER_SECOND: u32 = 400;
 /// The same while there are links of which too little is known, since a fault waits to be proven: only they are probed.
 const NEW_PROBES_PER_SECOND: u32 = 8_000;
 /// A probe is lost when it is so much later than its link allows.
