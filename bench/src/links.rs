@@ -327,13 +327,13 @@ async fn measure_matrix(plan: &Plan) -> Result<Matrix> {
     Ok(Matrix { apply, change, cost, faulted, any })
 }
 
-/// Every link has told enough to be judged.
+/// Every link has told enough to be judged, and is no longer probed more often for that.
 async fn until_measured(sleepers: &Sleepers) -> Result<()> {
     let started = Instant::now();
     loop {
         let seen = sleepers.backend.links().await?;
         ensure!(seen.faults.is_empty(), "the emulation has faults: {}", seen.faults.join("; "));
-        if seen.links.len() == MANY * (MANY - 1) && seen.links.iter().all(|link| link.samples >= 25) {
+        if seen.links.len() == MANY * (MANY - 1) && seen.links.iter().all(|link| link.sent >= 30) {
             return Ok(());
         }
         ensure!(started.elapsed() < PATIENCE, "not every link was measured");
