@@ -21,7 +21,9 @@ forbid netsplit-bft tonic rocksdb prometheus
 forbid netsplit-spec tokio kube-client tonic
 forbid netsplit-plan tokio kube-client tonic netsplit-config netsplit-core
 forbid netsplit-links netsplit-core netsplit-config netsplit-net netsplit-store netsplit-bft tonic
-for package in netsplit-spec netsplit-plan netsplit-chains netsplit-links netsplit-observe netsplit-backend netsplit; do
+# It is linked statically and runs in any image: system calls and nothing else.
+forbid netsplit-keeper tokio tonic serde netsplit-proto netsplit-links netsplit-backend
+for package in netsplit-spec netsplit-plan netsplit-chains netsplit-links netsplit-observe netsplit-keeper netsplit-backend netsplit; do
     forbid "$package" netsplit-net netsplit-store netsplit-bft netsplit-node
 done
 # The node's configuration is known to operator/chains alone: no other operator crate names it itself.
