@@ -12,6 +12,11 @@ COPY . .
 # Compiled output is kept between builds, so that RocksDB is compiled once.
 RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
     cargo build --release --locked --workspace --bins && install -D -t /out target/release/netsplit target/release/netsplit-node
+# The keeper of nodes runs in images of others, too: with everything it needs in itself.
+RUN --mount=type=cache,target=/usr/local/cargo/registry --mount=type=cache,target=/source/target \
+    cargo rustc --release --locked --package netsplit-keeper --bin netsplit-keeper --target-dir target/static \
+        -- -C target-feature=+crt-static \
+    && install -D -t /out target/static/release/netsplit-keeper
 
 # glibc, libgcc and libstdc++, and nothing else; runs as uid 65532.
 FROM gcr.io/distroless/cc-debian12:nonroot AS netsplit-node
@@ -20,6 +25,6 @@ USER 65532:65532
 ENTRYPOINT ["/netsplit-node"]
 
 FROM gcr.io/distroless/cc-debian12:nonroot AS netsplit
-COPY --from=build /out/netsplit /netsplit
+COPY --from=build /out/netsplit /out/netsplit-keeper /
 USER 65532:65532
 ENTRYPOINT ["/netsplit"]
