@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use netsplit_backend::kubernetes::{AGENT_PORT, agent};
+use netsplit_backend::kubernetes::{AGENT_PORT, KEEPER_PROGRAM, KEEPER_SOCKET, agent};
 use netsplit_links::{PeerPorts, shape::ShapeOptions};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -27,6 +27,9 @@ pub struct PodAgentArgs {
     /// The nodes' peer port: what faults act on
     #[arg(long, value_name = "PORT", default_value_t = PeerPorts::default().peer)]
     peer_port: u16,
+    /// The folder that the node's container mounts, too: its keeper is put there
+    #[arg(long, value_name = "FOLDER")]
+    keeper: PathBuf,
     /// After this time without a table the node may start
     #[arg(long, value_name = "MILLISECONDS")]
     fault_lease_ms: u64,
@@ -40,7 +43,16 @@ pub struct PodAgentArgs {
 
 /// Runs until the container is told to end. Cuts outlive it in the kernel, until their leases end.
 pub async fn run(args: PodAgentArgs) -> Result<()> {
-    let PodAgentArgs { tables, ca, token, peer_port, fault_lease_ms, pod, uid, address } = args;
+    let PodAgentArgs { tables, ca, token, peer_port, keeper, fault_lease_ms, pod, uid, address } = args;
+    // The node cannot start without it.
+    let program = std::env::current_exe().context("cannot find this program")?.with_file_name(KEEPER_PROGRAM);
+    agent::install_keeper(&program, &keeper).with_context(|| {
+        format!(
+            "cannot copy {} to {}: an image of netsplit holds both programs (see the Dockerfile)",
+            program.display(),
+            keeper.display()
+        )
+    })?;
     let options = agent::AgentOptions {
         tables,
         ca,
@@ -50,6 +62,7 @@ pub async fn run(args: PodAgentArgs) -> Result<()> {
         address,
         ports: PeerPorts { peer: peer_port, ..PeerPorts::default() },
         timed: ShapeOptions::default().timed,
+        keeper: keeper.join(KEEPER_SOCKET),
         fault_lease: Duration::from_millis(fault_lease_ms),
         startup: SocketAddr::from((Ipv4Addr::UNSPECIFIED, AGENT_PORT)),
     };

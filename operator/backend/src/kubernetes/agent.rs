@@ -1,9 +1,10 @@
 //! The link agent in a pod: the loop of [`netsplit_links::pod`] on a thread of its own, and around it what needs async:
-//! the stream from the operator, and the answer to the kubelet whether the node may start.
+//! the stream from the operator, the word to the node's keeper, and the answer to the kubelet whether the node may start.
 //!
 //! It ends with the process. Started again it takes over: the kernel held its cuts in between.
 
 mod follow;
+mod keeper;
 mod links;
 mod startup;
 
@@ -17,8 +18,10 @@ use std::{
 use netsplit_links::{PeerPorts, pod};
 use tokio::sync::watch;
 
+pub use self::keeper::install as install_keeper;
 use self::{
     follow::{Able, Follower},
+    keeper::Keeper,
     links::Links,
 };
 
@@ -42,6 +45,8 @@ pub struct AgentOptions {
     pub timed: u16,
     /// Without a table for so long, no cut of before can be active any more.
     pub fault_lease: Duration,
+    /// The socket of the node's keeper.
+    pub keeper: PathBuf,
     /// Where `GET /startup` is answered; port 0 takes any.
     pub startup: SocketAddr,
 }
@@ -83,7 +88,8 @@ pub async fn run(options: AgentOptions) -> Result<(), PodAgentError> {
         }
         Err(links::StartError::Thread(source)) => return Err(PodAgentError::Thread(source)),
     };
-    let follower = Follower::new(&options, links, able, ready)?;
+    let keeper = Keeper::follow(options.keeper.clone());
+    let follower = Follower::new(&options, links, keeper, able, ready)?;
     tokio::select! {
         error = follower.run() => Err(error),
         error = startup => Err(error),

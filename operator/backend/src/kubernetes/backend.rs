@@ -37,9 +37,6 @@ use crate::backend::{
     NodeArtifacts, NodeHold, NodePlace, NodeSignal, NodeStatus, NodeStream,
 };
 
-const NO_HOLDS: &str = "nodes can be killed, paused and restarted by experiments on one machine, not on Kubernetes yet: the \
-                        kubelet starts a container again at once, and nothing in a pod may stop one";
-
 /// The folder that a node's files are in.
 const NODE_FOLDER: &str = "/netsplit";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -144,7 +141,8 @@ impl KubernetesBackend {
     fn links(&self) -> Result<&TestnetLinks, BackendError> {
         self.links.as_deref().ok_or_else(|| {
             let sentence =
-                "this testnet has `faults: off`: its pods hold no link agent, so no link can be cut or shaped";
+                "this testnet has `faults: off`: its pods hold no link agent and no keeper, so no link can be cut or shaped, and \
+                 no node killed, paused or restarted";
             BackendError::Refused(sentence.to_owned())
         })
     }
@@ -167,6 +165,10 @@ impl KubernetesBackend {
     async fn replace(&self, node: &str, params: &DeleteParams) -> Result<(), BackendError> {
         let config = self.config();
         config.known(node)?;
+        let is_held = |node: &NodeStatus| node.held.is_some();
+        if self.nodes().await?.iter().any(|status| status.name == node && is_held(status)) {
+            return Err(BackendError::Invalid(format!("a fault holds {node}: heal it first")));
+        }
         delete(&self.pod_api(), &config.pod_name(node), params).await
     }
 }
@@ -193,7 +195,14 @@ impl Backend for KubernetesBackend {
     }
 
     async fn nodes(&self) -> Result<Vec<NodeStatus>, BackendError> {
-        Ok(self.listed().await?.statuses(&self.config()))
+        let pods = self.listed().await?.statuses(&self.config());
+        let Some(links) = &self.links else { return Ok(pods) };
+        let words = links.nodes()?;
+        let tell = |pod: NodeStatus| match words.get(&pod.name) {
+            Some(word) => word.tell(pod),
+            None => pod,
+        };
+        Ok(pods.into_iter().map(tell).collect())
     }
 
     async fn connect(&self, node: &str, port: u16) -> Result<NodeStream, BackendError> {
@@ -259,12 +268,15 @@ impl Backend for KubernetesBackend {
         )))
     }
 
-    fn refuses_holds(&self) -> Option<String> {
-        Some(NO_HOLDS.to_owned())
-    }
-
-    async fn set_nodes(&self, holds: Vec<NodeHold>, _lease: Duration) -> Result<(), BackendError> {
-        if holds.is_empty() { Ok(()) } else { Err(BackendError::Refused(NO_HOLDS.to_owned())) }
+    async fn set_nodes(&self, holds: Vec<NodeHold>, lease: Duration) -> Result<(), BackendError> {
+        match &self.links {
+            None if holds.is_empty() => Ok(()),
+            None => self.links().map(drop),
+            Some(hub) => {
+                self.listed().await?;
+                hub.set_nodes(holds, lease).await
+            }
+        }
     }
 
     async fn signal(&self, node: &str, signal: NodeSignal) -> Result<(), BackendError> {
@@ -273,7 +285,8 @@ impl Backend for KubernetesBackend {
             NodeSignal::Kill => self.replace(node, &DeleteParams::default().grace_period(0)).await,
             NodeSignal::Terminate => self.replace(node, &DeleteParams::default()).await,
             NodeSignal::Pause | NodeSignal::Resume => Err(BackendError::Refused(
-                "a node in a pod cannot be paused: its agent may only change the pod's network".to_owned(),
+                "a node in a pod is paused by a fault only, which has a lease: `pause` of an experiment"
+                    .to_owned(),
             )),
         }
     }

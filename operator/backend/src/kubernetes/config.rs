@@ -17,6 +17,10 @@ pub const GROUP_LABEL: &str = "netsplit.dev/group";
 pub const TOKEN_AUDIENCE: &str = "netsplit.dev/tables";
 /// Where an agent says whether its pod's node may start.
 pub const AGENT_PORT: u16 = 26605;
+/// The keeper of a node, by its name in the agent's image and in the folder that agent and node share.
+pub const KEEPER_PROGRAM: &str = "netsplit-keeper";
+/// Its socket, in the same folder.
+pub const KEEPER_SOCKET: &str = "socket";
 /// Longest name of a StatefulSet whose pods can still be named and labelled.
 pub const MAX_SET_NAME: usize = 52;
 
@@ -31,7 +35,7 @@ pub struct KubernetesConfig {
     pub ports: NodePorts,
     /// Where agents get their tables.
     pub tables: TablesAddress,
-    /// Whether links can be cut: without it pods hold no agent and satisfy the restricted Pod Security Standard.
+    /// Whether links can be cut and nodes held: without it pods hold no agent and satisfy the restricted Pod Security Standard.
     pub faults: bool,
     /// How much disk each node asks for, such as `1Gi`; none: what it writes goes with its pod.
     pub storage: Option<String>,
@@ -42,9 +46,9 @@ pub struct KubernetesConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Images {
-    /// Its entry point is the node's program.
+    /// Holds the node's program; with `faults: off` that is its entry point.
     pub node: String,
-    /// Its entry point is `netsplit`.
+    /// Its entry point is `netsplit`; it holds the keeper of nodes beside it.
     pub agent: String,
     /// `Always`, `IfNotPresent` or `Never`.
     pub pull_policy: String,

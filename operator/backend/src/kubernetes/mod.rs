@@ -1,4 +1,4 @@
-//! A testnet on Kubernetes: a StatefulSet a group, and in each pod a link agent beside the node.
+//! A testnet on Kubernetes: a StatefulSet a group, and in each pod a link agent beside the node, and a keeper around it.
 //!
 //! * [`render`](render()): pure, from files and names to typed objects; [`apply`](apply()) hands them to the API server.
 //! * [`TableHub`]: serves link tables to the agents of all testnets and merges their reports into evidence.
@@ -18,8 +18,8 @@ mod versions;
 pub use apply::{Applied, apply};
 pub use backend::{KubernetesBackend, Pods, Trouble, Troubles, restarts as pod_restarts, state as pod_state};
 pub use config::{
-    AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KubernetesConfig, NODE_CONTAINER, NodePorts,
-    TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,
+    AGENT_CONTAINER, AGENT_PORT, GROUP_LABEL, GroupSpec, Images, KEEPER_PROGRAM, KEEPER_SOCKET,
+    KubernetesConfig, NODE_CONTAINER, NodePorts, TESTNET_LABEL, TOKEN_AUDIENCE, TablesAddress,
 };
 pub use dry_run::would_take;
 pub use render::{Objects, RenderError, render};

@@ -49,6 +49,8 @@ pub enum RenderError {
     Unknown { node: String, testnet: String },
     #[error("{node:?} and {other:?} are of one group, but differ in {what}: a group has one pod template")]
     Uneven { node: String, other: String, what: &'static str },
+    #[error("the command of node {node:?} names no program")]
+    NoProgram { node: String },
     #[error("the file {path:?} of node {node:?} cannot be a key of a Secret")]
     FileName { node: String, path: String },
     #[error(
@@ -75,6 +77,7 @@ struct GroupFiles<'a> {
     shared: Vec<(&'a Path, String)>,
     /// In the group's Secret: path and key without the pod's name.
     own: Vec<(&'a Path, String)>,
+    program: &'a str,
     args: &'a [String],
     environment: &'a [(String, String)],
     /// Changes when a file does.
@@ -147,8 +150,11 @@ fn group_files<'a>(
         }
     }
     let (shared, own) = all.into_iter().partition(|(_, key)| shared.contains_key(key));
-    let args = first.command.get(1..).unwrap_or_default();
-    Ok(Some(GroupFiles { shared, own, args, environment: &first.environment, digest: digest(members) }))
+    let Some((program, args)) = first.command.split_first() else {
+        return Err(RenderError::NoProgram { node: first.node.clone() });
+    };
+    let (environment, digest) = (first.environment.as_slice(), digest(members));
+    Ok(Some(GroupFiles { shared, own, program, args, environment, digest }))
 }
 
 /// A node reads its files when it starts: a group's pods are replaced, one at a time, when one of them changes. What only

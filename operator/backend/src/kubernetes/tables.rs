@@ -2,8 +2,8 @@
 //!
 //! Only the leading operator serves. One that stops leading closes its streams; agents keep their tables, whose cuts end
 //! with their leases, and follow the next leader, whose tables carry a later term. Nobody is told anything of a testnet
-//! before its cuts and its links are known ([`TestnetLinks::set_cuts`] and [`TestnetLinks::set_links`] were called, if only
-//! with none): a new leader must not heal what it has not heard of yet.
+//! before all is known ([`TestnetLinks::set_cuts`], [`TestnetLinks::set_links`] and [`TestnetLinks::set_nodes`] were called,
+//! if only with none): a new leader must not heal what it has not heard of yet.
 
 mod pairs;
 mod review;
@@ -24,9 +24,9 @@ use self::testnet::{Awaited, TestnetState};
 pub use self::{
     review::{ApiReviewer, PodIdentity, ReviewError, TokenReviewer},
     serve::TablesService,
-    testnet::{AgentStatus, Member},
+    testnet::{AgentStatus, Member, NodeWord},
 };
-use crate::backend::{BackendError, CutEvidence, CutRequest, LinksEvidence, LinksRequest};
+use crate::backend::{BackendError, CutEvidence, CutRequest, LinksEvidence, LinksRequest, NodeHold};
 
 /// Agents that do not confirm a new cut within this time do not have it.
 /// After a change of leaders they first have to find the new one.
@@ -111,7 +111,7 @@ fn unconfirmed(what: &str, missing: &[(String, Option<String>)]) -> BackendError
         count => format!(" and {} others", count - 1),
     };
     let why = why.unwrap_or_else(|| format!("no answer within {} s", CONFIRM_TIMEOUT.as_secs()));
-    BackendError::Failed(format!("the link agent of {name}{others} did not {what} its links: {why}"))
+    BackendError::Failed(format!("the link agent of {name}{others} did not {what}: {why}"))
 }
 
 /// The links of one testnet. Dropping it closes its agents' streams; their cuts end with their leases.
@@ -149,7 +149,7 @@ impl TestnetLinks {
             return Ok(());
         };
         self.with(|testnet| testnet.set_cuts(before, Instant::now()))??;
-        Err(unconfirmed("cut", &missing))
+        Err(unconfirmed("cut its links", &missing))
     }
 
     /// Makes exactly these links shaped, as [`Self::set_cuts`] does for cuts.
@@ -163,7 +163,22 @@ impl TestnetLinks {
             return Ok(());
         };
         self.with(|testnet| testnet.set_links(before, Instant::now()))??;
-        Err(unconfirmed("shape", &missing))
+        Err(unconfirmed("shape its links", &missing))
+    }
+
+    /// Holds exactly these nodes. Returns once the keeper of each that is newly held has done so, but for an orderly end; what
+    /// one of them did not do in time is taken back from all, as [`Self::set_cuts`] does it.
+    pub async fn set_nodes(&self, holds: Vec<NodeHold>, lease: Duration) -> Result<(), BackendError> {
+        let _changing = self.changing.lock().await;
+        let (before, awaited) = self.with(|testnet| testnet.set_nodes((holds, lease), Instant::now()))??;
+        let Err(missing) = self.confirmed(&awaited).await else { return Ok(()) };
+        let Some(before) = before else {
+            let silent: Vec<&String> = missing.iter().map(|(name, _)| name).collect();
+            tracing::warn!(?silent, "link agents have not confirmed what nodes are held in at first");
+            return Ok(());
+        };
+        self.with(|testnet| testnet.set_nodes(before, Instant::now()))??;
+        Err(unconfirmed("hold its node", &missing))
     }
 
     /// Waits until everybody has the newest table; gives who has not, each with why, as far as that is known.
@@ -173,8 +188,9 @@ impl TestnetLinks {
         let mut heard = self.with(|testnet| testnet.heard.subscribe()).map_err(gone)?;
         let all = async {
             loop {
-                let check =
-                    |testnet: &mut TestnetState| (testnet.unconfirmed(awaited), testnet.hopeless(awaited));
+                let check = |testnet: &mut TestnetState| {
+                    (testnet.unconfirmed(awaited, Instant::now()), testnet.hopeless(awaited))
+                };
                 let (missing, hopeless) = self.with(check).map_err(gone)?;
                 if missing.is_empty() {
                     return Ok(());
@@ -186,11 +202,11 @@ impl TestnetLinks {
         };
         match timeout(CONFIRM_TIMEOUT, all).await {
             Ok(result) => result,
-            Err(_) => Err(self.with(|testnet| testnet.unconfirmed(awaited)).map_err(gone)?),
+            Err(_) => Err(self.with(|testnet| testnet.unconfirmed(awaited, Instant::now())).map_err(gone)?),
         }
     }
 
-    /// Renews the leases of all cuts and of the faulted links; fails with the names of those that had ended.
+    /// Renews the leases of all cuts, of the faulted links and of held nodes; fails with the names of those that had ended.
     pub fn renew(&self) -> Result<(), BackendError> {
         let ended = self.with(|testnet| testnet.renew(Instant::now()))?;
         if ended.is_empty() {
@@ -207,6 +223,11 @@ impl TestnetLinks {
     /// What is known of the shaped links.
     pub fn links(&self) -> Result<LinksEvidence, BackendError> {
         self.with(|testnet| testnet.links(Instant::now()))?
+    }
+
+    /// What is known of every node beside its pod.
+    pub fn nodes(&self) -> Result<BTreeMap<String, NodeWord>, BackendError> {
+        self.with(|testnet| testnet.node_words(Instant::now()))
     }
 
     /// Every node's agent.

@@ -187,8 +187,9 @@ pub(crate) async fn shaped_links_outlive_their_operator_and_follow_a_pod() {
     links.set_members(pods.members(2)).unwrap();
     until("the agents follow the new leader", async || links.agents().unwrap().iter().all(|a| a.connected))
         .await;
-    // It has not heard of the links yet, also when it knows of the cuts, and leaves them as they are.
+    // It has not heard of the links yet, also when it knows of the cuts and nodes, and leaves them as they are.
     links.set_cuts(Vec::new()).await.unwrap();
+    links.set_nodes(Vec::new(), LONG).await.unwrap();
     for _ in 0..5 {
         assert!(pods.lab.connect_ms(0, 1).await >= 130, "the links were open in between");
     }

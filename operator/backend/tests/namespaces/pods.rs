@@ -65,6 +65,8 @@ pub(crate) fn agent(words: &[String]) {
         ports: PeerPorts { probe: 26613, control: 26614, ..PeerPorts::default() },
         timed: 26615,
         fault_lease: Duration::from_millis(words[5].parse().unwrap()),
+        // Nothing is kept here.
+        keeper: folder.join("keeper"),
         startup: (address, STARTUP_PORT).into(),
     };
     let runtime = tokio::runtime::Runtime::new().unwrap();
@@ -149,10 +151,11 @@ impl Pods {
         }
     }
 
-    /// The testnet, whose links are asked to do nothing.
+    /// The testnet, whose links are asked to do nothing, and whose nodes run.
     pub(crate) async fn testnet(&self) -> TestnetLinks {
         let links = self.hub.testnet("lab", "t").unwrap();
         links.set_links(LinksRequest::default()).await.unwrap();
+        links.set_nodes(Vec::new(), LONG).await.unwrap();
         links
     }
 

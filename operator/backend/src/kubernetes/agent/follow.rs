@@ -18,7 +18,7 @@ use tonic::{
     transport::{Certificate, ClientTlsConfig, Endpoint},
 };
 
-use super::{AgentOptions, PodAgentError, links::Links};
+use super::{AgentOptions, PodAgentError, keeper::Keeper, links::Links};
 use crate::{kubernetes::tables::wire, local::chain};
 
 /// The pause before the next round over all addresses doubles from the first to the last, less a random part.
@@ -50,6 +50,7 @@ pub(super) struct Follower {
     options: AgentOptions,
     host: String,
     links: Option<Links>,
+    keeper: Keeper,
     able: Able,
     boot: u32,
     ready: watch::Sender<bool>,
@@ -80,6 +81,7 @@ impl Follower {
     pub(super) fn new(
         options: &AgentOptions,
         links: Option<Links>,
+        keeper: Keeper,
         able: Able,
         ready: watch::Sender<bool>,
     ) -> Result<Self, PodAgentError> {
@@ -92,6 +94,7 @@ impl Follower {
             options: options.clone(),
             host,
             links,
+            keeper,
             able,
             boot: rand::random(),
             ready,
@@ -139,8 +142,13 @@ impl Follower {
 
     /// Without any table for a whole lease, no cut of before is active any more.
     fn give_up_waiting(&self) {
-        if self.started.elapsed() >= self.options.fault_lease && !self.ready.send_replace(true) {
-            tracing::warn!("the node starts without a link table: none could be had for a whole fault lease");
+        if self.started.elapsed() >= self.options.fault_lease {
+            self.keeper.give_up_waiting();
+            if !self.ready.send_replace(true) {
+                tracing::warn!(
+                    "the node starts without a link table: none could be had for a whole fault lease"
+                );
+            }
         }
     }
 
@@ -206,6 +214,10 @@ impl Follower {
                     self.apply(&table, &reports).await?;
                     reported = Instant::now();
                 }
+                () = self.keeper.changed() => {
+                    self.report(&reports, None).await?;
+                    reported = Instant::now();
+                }
                 _ = tick.tick() => {
                     self.give_up_waiting();
                     if self.has_news() || reported.elapsed() >= IDLE {
@@ -220,7 +232,8 @@ impl Follower {
     /// There is something to count that nobody was told of lately.
     fn has_news(&self) -> bool {
         let Report { cuts, sent, received, .. } = &self.last;
-        !(cuts.is_empty() && sent.is_empty() && received.is_empty()) || self.is_shaped_due()
+        let is_held = self.keeper.status().is_some_and(|status| status.held.is_some());
+        !(cuts.is_empty() && sent.is_empty() && received.is_empty()) || is_held || self.is_shaped_due()
     }
 
     fn is_shaped_due(&self) -> bool {
@@ -228,7 +241,11 @@ impl Follower {
     }
 
     async fn apply(&mut self, message: &LinkTable, reports: &mpsc::Sender<AgentReport>) -> Result<(), End> {
-        let table = wire::read_table(message).map_err(|error| End::Stream(error.to_string()))?;
+        let unread = |error: wire::WireError| End::Stream(error.to_string());
+        let table = wire::read_table(message).map_err(unread)?;
+        let hold = message.hold.as_ref().map(wire::node::read_hold).transpose().map_err(unread)?;
+        // Before the node may start, and whatever becomes of the links.
+        self.keeper.take(table.version, hold);
         let version = Some(wire::version(table.version));
         let pod::Shaping { base, faulted, probed, .. } = &table.shaping;
         self.shapes = !(base.is_empty() && faulted.is_empty() && probed.is_empty());
@@ -273,6 +290,7 @@ impl Follower {
     fn send(&self, reports: &mpsc::Sender<AgentReport>, hello: Option<Hello>) -> Result<(), End> {
         let mut message = wire::report(&self.last);
         message.hello = hello;
+        message.node = self.keeper.status().as_ref().map(wire::node::status);
         message.refused.clone_from(&self.refused);
         match reports.try_send(message) {
             // A full queue empties as the operator reads, or the stream ends.

@@ -1,4 +1,4 @@
-//! The pod of a node: the node itself, and before it the link agent.
+//! The pod of a node: the node itself, before it the link agent, and around it the keeper that the agent brings.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,8 @@ use k8s_openapi::{
 
 use super::{CA_KEY, GroupFiles, labels};
 use crate::kubernetes::config::{
-    AGENT_CONTAINER, AGENT_PORT, GroupSpec, KubernetesConfig, NODE_CONTAINER, TOKEN_AUDIENCE,
+    AGENT_CONTAINER, AGENT_PORT, GroupSpec, KEEPER_PROGRAM, KEEPER_SOCKET, KubernetesConfig, NODE_CONTAINER,
+    TOKEN_AUDIENCE,
 };
 
 /// Tells pods that were started with other files.
@@ -24,9 +25,12 @@ pub(super) const DATA_VOLUME: &str = "data";
 const SHARED_VOLUME: &str = "shared";
 const OWN_VOLUME: &str = "own";
 const TABLES_VOLUME: &str = "tables";
+const KEEPER_VOLUME: &str = "keeper";
 /// A node's folder; what it writes goes below `data`.
 const NODE_FOLDER: &str = "/netsplit";
 const TABLES_FOLDER: &str = "/var/run/netsplit";
+/// In both containers: the agent puts the keeper there, and the keeper its socket.
+const KEEPER_FOLDER: &str = "/var/run/netsplit-keeper";
 const CA_FILE: &str = "ca.pem";
 const TOKEN_FILE: &str = "token";
 /// The user of distroless and many other images.
@@ -99,6 +103,11 @@ fn volumes(config: &KubernetesConfig, group: &GroupSpec) -> Vec<Volume> {
     }
     if config.faults {
         volumes.push(Volume {
+            name: KEEPER_VOLUME.to_owned(),
+            empty_dir: Some(EmptyDirVolumeSource::default()),
+            ..Volume::default()
+        });
+        volumes.push(Volume {
             name: TABLES_VOLUME.to_owned(),
             projected: Some(ProjectedVolumeSource {
                 default_mode: Some(0o400),
@@ -162,11 +171,13 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
         value: Some(value.clone()),
         ..EnvVar::default()
     });
+    let keeper = config.faults.then(|| mount(KEEPER_VOLUME, KEEPER_FOLDER.to_owned()));
     Container {
         name: NODE_CONTAINER.to_owned(),
         image: Some(config.images.node.clone()),
         image_pull_policy: Some(config.images.pull_policy.clone()),
-        // The program is the image's entry point.
+        // Without a keeper the program is the image's entry point.
+        command: config.faults.then(|| kept(files.program)),
         args: Some(files.args.to_vec()),
         working_dir: Some(NODE_FOLDER.to_owned()),
         env: Some([field("POD_NAME", "metadata.name")].into_iter().chain(environment).collect()),
@@ -177,7 +188,11 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
             port("http", "TCP", config.ports.http),
         ]),
         volume_mounts: Some(
-            shared.chain(own).chain([mount(DATA_VOLUME, format!("{NODE_FOLDER}/data"))]).collect(),
+            shared
+                .chain(own)
+                .chain([mount(DATA_VOLUME, format!("{NODE_FOLDER}/data"))])
+                .chain(keeper)
+                .collect(),
         ),
         readiness_probe: Some(Probe {
             http_get: Some(get("/ready", config.ports.http)),
@@ -195,6 +210,13 @@ fn node(config: &KubernetesConfig, files: &GroupFiles<'_>) -> Container {
         }),
         ..Container::default()
     }
+}
+
+/// The kubelet starts a container again when its first process ends: faults that stop a node need one that stays.
+fn kept(program: &str) -> Vec<String> {
+    let keeper = format!("{KEEPER_FOLDER}/{KEEPER_PROGRAM}");
+    let socket = format!("{KEEPER_FOLDER}/{KEEPER_SOCKET}");
+    [&keeper, "--socket", &socket, "--", program].map(str::to_owned).to_vec()
 }
 
 /// A sidecar: started before the node, and kept beside it.
@@ -215,6 +237,8 @@ fn agent(config: &KubernetesConfig) -> Container {
             format!("{TABLES_FOLDER}/{TOKEN_FILE}"),
             text("--peer-port"),
             config.ports.peer.to_string(),
+            text("--keeper"),
+            text(KEEPER_FOLDER),
             text("--fault-lease-ms"),
             config.fault_lease.as_millis().to_string(),
         ]),
@@ -223,12 +247,19 @@ fn agent(config: &KubernetesConfig) -> Container {
             field("POD_UID", "metadata.uid"),
             field("POD_IP", "status.podIP"),
         ]),
-        volume_mounts: Some(vec![VolumeMount {
-            name: TABLES_VOLUME.to_owned(),
-            mount_path: TABLES_FOLDER.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(vec![
+            VolumeMount {
+                name: TABLES_VOLUME.to_owned(),
+                mount_path: TABLES_FOLDER.to_owned(),
+                read_only: Some(true),
+                ..VolumeMount::default()
+            },
+            VolumeMount {
+                name: KEEPER_VOLUME.to_owned(),
+                mount_path: KEEPER_FOLDER.to_owned(),
+                ..VolumeMount::default()
+            },
+        ]),
         // The node's container is started when this one has succeeded.
         startup_probe: Some(Probe {
             http_get: Some(get("/startup", AGENT_PORT)),

@@ -3,8 +3,10 @@
 //! Synchronous and without a clock of its own. Everything that changes what an agent has to do ends in
 //! [`TestnetState::publish`], which composes its table anew.
 
+mod awaited;
 mod compose;
 mod evidence;
+mod holds;
 mod shaped;
 
 use std::{
@@ -22,7 +24,13 @@ use netsplit_links::{
 use netsplit_proto::agent as wire;
 use tokio::sync::watch;
 
-use self::{compose::Told, shaped::Shaped};
+pub(super) use self::awaited::Awaited;
+pub use self::holds::NodeWord;
+use self::{
+    compose::Told,
+    holds::{Holds, Restarts, Word},
+    shaped::Shaped,
+};
 use super::{pairs::Pairs, wire as convert};
 use crate::backend::{BackendError, CutRequest};
 
@@ -97,6 +105,8 @@ struct Agent {
     report: Report,
     /// What it said last of shaped links.
     shaped: ShapedReport,
+    /// What the keeper of its node said last.
+    node: Option<Word>,
     /// When it reported last.
     heard_at: Instant,
     /// The ends of its cuts' leases, by instance.
@@ -126,23 +136,6 @@ struct Desired {
     earlier_drops: u64,
 }
 
-/// What a change waits for.
-#[derive(Debug, Default)]
-pub(super) struct Awaited {
-    /// Agents by node, and the table that each must hold.
-    tables: BTreeMap<String, Option<Version>>,
-    /// Those of them that must be able to shape links, not only to cut them.
-    shape: BTreeSet<String>,
-}
-
-impl Awaited {
-    /// Why an agent will never do what is awaited of it.
-    fn unable<'a>(&self, node: &str, agent: &'a Agent) -> Option<&'a String> {
-        let cannot_shape = agent.cannot_shape.as_ref().filter(|_| self.shape.contains(node));
-        agent.unable.as_ref().or(cannot_shape)
-    }
-}
-
 #[derive(Debug)]
 pub(super) struct TestnetState {
     nodes: BTreeMap<String, Node>,
@@ -154,6 +147,9 @@ pub(super) struct TestnetState {
     desired: Vec<Desired>,
     /// None while the links are not known, which is the same.
     shaped: Option<Shaped>,
+    /// None while it is not known which nodes are held, which is the same.
+    holds: Option<Holds>,
+    asked_restarts: BTreeMap<String, Restarts>,
     /// How often agents were started again while they shaped links, by node.
     restarts: BTreeMap<String, u32>,
     next_instance: u64,
@@ -174,6 +170,8 @@ impl TestnetState {
             opened: false,
             desired: Vec::new(),
             shaped: None,
+            holds: None,
+            asked_restarts: BTreeMap::new(),
             restarts: BTreeMap::new(),
             // Agents tell cuts apart by it, also those of two leaders.
             next_instance: (term << 32) + 1,
@@ -182,6 +180,11 @@ impl TestnetState {
             next_stream: 1,
             heard: watch::Sender::new(0),
         }
+    }
+
+    /// Whether all that agents are told is known.
+    fn is_known(&self) -> bool {
+        self.opened && self.shaped.is_some() && self.holds.is_some()
     }
 
     /// The node whose pod has this name.
@@ -259,7 +262,10 @@ impl TestnetState {
             (&agent.uid, agent.boot, agent.address) == (&newcomer.uid, newcomer.boot, newcomer.address)
         });
         let known_report = before.as_ref().filter(|_| same);
-        let restarted = before.as_ref().is_some_and(|before| before.uid == newcomer.uid) && !same;
+        let of_pod = before.as_ref().filter(|before| before.uid == newcomer.uid);
+        // The keeper goes on while its agent is started again.
+        let node_word = of_pod.and_then(|before| before.node.clone());
+        let restarted = of_pod.is_some() && !same;
         known.agent = Some(Agent {
             uid: newcomer.uid,
             boot: newcomer.boot,
@@ -274,6 +280,7 @@ impl TestnetState {
             refused: None,
             report: known_report.map(|agent| agent.report.clone()).unwrap_or_default(),
             shaped: known_report.map(|agent| agent.shaped.clone()).unwrap_or_default(),
+            node: node_word,
             heard_at: now,
             deadlines: known_report.map(|agent| agent.deadlines.clone()).unwrap_or_default(),
         });
@@ -308,6 +315,7 @@ impl TestnetState {
         let agent = self.nodes.get_mut(node).and_then(|node| node.agent.as_mut());
         let Some(agent) = agent.filter(|agent| agent.stream == Some(stream)) else { return };
         agent.refused = message.refused.as_ref().map(|refusal| refusal.reason.clone());
+        let kept = message.node;
         let mut report = convert::read_report(message);
         let shaped = report.shaped.take();
         let deadline =
@@ -323,6 +331,7 @@ impl TestnetState {
         if let Some(shaped) = shaped {
             self.see_links(node, shaped);
         }
+        self.see_node(node, kept.as_ref(), now);
         for (instance, sentence) in interrupted {
             if let Some(desired) = self.desired.iter().find(|desired| desired.instance == instance) {
                 self.tracker.interrupted(&desired.request.id, format!("{sentence} at {node}"));
@@ -382,8 +391,8 @@ impl TestnetState {
         let cuts: Vec<Cut> = self.desired.iter().map(|desired| self.links_cut(&desired.request)).collect();
         self.tracker.changed(&mut self.pairs, &cuts, &changed, now);
         self.publish(now, true);
-        // Before the links are known nobody is told anything; who makes them known waits for all.
-        let awaited = if self.shaped.is_some() { self.awaited(&started) } else { Awaited::default() };
+        // Before all is known nobody is told anything; who makes it known waits for all.
+        let awaited = if self.is_known() { self.awaited(&started) } else { Awaited::default() };
         let before = was_opened.then(|| before.into_iter().map(|old| old.request).collect());
         Ok((before, awaited))
     }
@@ -429,7 +438,7 @@ impl TestnetState {
         Ok(())
     }
 
-    /// Renews every cut and the faulted links, unless their lease has ended; gives the names of those whose has.
+    /// Renews every cut, the faulted links and held nodes, unless their lease has ended; gives the names of those whose has.
     pub(super) fn renew(&mut self, now: Instant) -> Vec<String> {
         self.look(now);
         let (live, ended): (Vec<_>, Vec<_>) =
@@ -443,58 +452,9 @@ impl TestnetState {
         let changed = Changed { ended: ended.clone(), ..Changed::default() };
         self.tracker.changed(&mut self.pairs, &cuts, &changed, now);
         let links = self.renew_links(now);
+        let nodes = self.renew_nodes(now);
         self.publish(now, true);
-        ended.into_iter().chain(links).collect()
-    }
-
-    /// The agents of running nodes that these links end at: each must hold the newest table.
-    fn awaited(&self, started: &[Vec<crate::backend::CutRect>]) -> Awaited {
-        let ends = |node: &Node| {
-            let name = &node.member.node;
-            started
-                .iter()
-                .flatten()
-                .any(|rect| rect.to.contains(name) && rect.from.iter().any(|from| from != name))
-        };
-        Awaited { tables: self.newest(ends), shape: BTreeSet::new() }
-    }
-
-    /// The newest tables of some nodes, as far as these run.
-    fn newest(&self, which: impl Fn(&Node) -> bool) -> BTreeMap<String, Option<Version>> {
-        let waits = |node: &&Node| (node.member.running || node.agent.is_some()) && which(node);
-        let version = |node: &Node| node.agent.as_ref().and_then(|agent| agent.sent);
-        self.nodes.values().filter(waits).map(|node| (node.member.node.clone(), version(node))).collect()
-    }
-
-    /// Who has not confirmed yet, each with why.
-    pub(super) fn unconfirmed(&self, awaited: &Awaited) -> Vec<(String, Option<String>)> {
-        let missing = |(name, version): (&String, &Option<Version>)| {
-            let node = self.nodes.get(name)?;
-            let Some(agent) = &node.agent else {
-                return node.member.running.then(|| (name.clone(), Some("it is not connected".to_owned())));
-            };
-            if let Some(unable) = awaited.unable(name, agent) {
-                return Some((name.clone(), Some(unable.clone())));
-            }
-            if agent.applied.is_some() && agent.applied >= *version && version.is_some() {
-                return None;
-            }
-            // It has come since: its first table holds the cut.
-            if version.is_none() && agent.sent.is_some() && agent.applied >= agent.sent {
-                return None;
-            }
-            let away = agent.stream.is_none().then(|| "it is not connected".to_owned());
-            Some((name.clone(), agent.refused.clone().or(away)))
-        };
-        awaited.tables.iter().filter_map(missing).collect()
-    }
-
-    /// Whether waiting cannot help: an agent that cannot cut or shape links will not learn to.
-    pub(super) fn hopeless(&self, awaited: &Awaited) -> bool {
-        awaited.tables.keys().any(|name| {
-            let agent = self.nodes.get(name).and_then(|node| node.agent.as_ref());
-            agent.is_some_and(|agent| awaited.unable(name, agent).is_some())
-        })
+        ended.into_iter().chain(links).chain(nodes).collect()
     }
 }
 

@@ -1,5 +1,6 @@
 //! Tables and reports as messages, for both ends of the stream.
 
+pub(crate) mod node;
 mod shaped;
 
 use std::{net::Ipv4Addr, time::Duration};
@@ -31,6 +32,7 @@ pub(crate) fn read_version(version: &wire::Version) -> Version {
     Version { term: version.term, sequence: version.sequence }
 }
 
+/// All but the hold of the pod's node, which is not the link agent's.
 pub(crate) fn table(table: &Table, node: &str, peers: Vec<wire::Peer>) -> wire::LinkTable {
     let millis = |lasts: Option<Duration>| lasts.map(|lasts| lasts.as_millis() as u64);
     wire::LinkTable {
@@ -62,6 +64,7 @@ pub(crate) fn table(table: &Table, node: &str, peers: Vec<wire::Peer>) -> wire::
             })
             .collect(),
         shaping: Some(shaped::shaping(&table.shaping)),
+        hold: None,
     }
 }
 
@@ -129,6 +132,7 @@ pub(crate) fn report(report: &Report) -> wire::AgentReport {
             })
             .collect(),
         shaped: report.shaped.as_ref().map(shaped::report),
+        node: None,
     }
 }
 

@@ -138,8 +138,8 @@ impl FaultTable {
             fault.grow(now);
             if fault.healed_at_ms.is_some() { entries.healed.push(fault) } else { entries.active.push(fault) }
         }
-        // Also that no link is to be shaped: another process may have left some.
-        entries.shaped = true;
+        // Also that no link is to be shaped and no node held: another process may have left some.
+        (entries.shaped, entries.holding) = (true, true);
         self.hand_over(&mut entries).await?;
         let applied = Some(unix_ms());
         for fault in &mut entries.active {

@@ -10,7 +10,7 @@ use netsplit_links::{
 use netsplit_proto::agent as wire;
 
 use super::{super::wire as convert, Desired, TestnetState, shaped::Part};
-use crate::backend::CutRequest;
+use crate::backend::{CutRequest, Hold};
 
 /// Everything of a table but versions and times: when that is the same, nothing needs to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +21,7 @@ pub(super) struct Told {
     expected: Vec<(u64, bool)>,
     /// The faults' epoch where there are any, and the links.
     shaping: (Option<u64>, Arc<Part>),
+    hold: Option<Hold>,
 }
 
 impl TestnetState {
@@ -53,7 +54,7 @@ impl TestnetState {
 
     /// Gives every agent its table, when it differs from what the agent was told or when leases are renewed.
     pub(super) fn publish(&mut self, now: Instant, renew: bool) {
-        let Some(shaped) = self.shaped.as_ref().filter(|_| self.opened) else { return };
+        let (Some(shaped), Some(holds), true) = (&self.shaped, &self.holds, self.opened) else { return };
         let peers: Arc<[(String, Ipv4Addr)]> =
             self.nodes.iter().filter_map(|(name, node)| Some((name.clone(), node.address()?))).collect();
         let names: Vec<String> = self.nodes.keys().cloned().collect();
@@ -68,8 +69,9 @@ impl TestnetState {
                 probes: probes.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
                 expected: expected.iter().map(|end| (end.pair, end.lasts.is_some())).collect(),
                 shaping: (part.is_leased().then(|| shaped.epoch()), Arc::clone(&part)),
+                hold: holds.of(&name),
             };
-            let is_leased = !cuts.is_empty() || !probes.is_empty() || part.is_leased();
+            let is_leased = !cuts.is_empty() || !probes.is_empty() || part.is_leased() || told.hold.is_some();
             if agent.told.as_ref() == Some(&told) && !(renew && is_leased) {
                 continue;
             }
@@ -82,7 +84,10 @@ impl TestnetState {
                 node: node.clone(),
                 addresses: vec![address.to_string()],
             });
-            let message = convert::table(&table, &name, peers.collect());
+            let message = wire::LinkTable {
+                hold: holds.message(&name, now),
+                ..convert::table(&table, &name, peers.collect())
+            };
             if let Some(agent) = self.nodes.get_mut(&name).and_then(|node| node.agent.as_mut()) {
                 agent.told = Some(told);
                 agent.sent = Some(version);

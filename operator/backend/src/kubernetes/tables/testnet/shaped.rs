@@ -227,7 +227,7 @@ impl TestnetState {
         };
         self.shaped = Some(shaped);
         self.publish(now, true);
-        let awaited = self.awaited_links(parts.as_ref());
+        let awaited = if self.is_known() { self.awaited_links(parts.as_ref()) } else { Awaited::default() };
         Ok((asked_before, awaited))
     }
 
@@ -243,7 +243,7 @@ impl TestnetState {
             let cannot = node.agent.as_ref().is_some_and(|agent| agent.cannot_shape.is_some());
             is_other || (cannot && shape.contains(name))
         };
-        Awaited { tables: self.newest(waits), shape }
+        Awaited { tables: self.newest(waits), shape, ..Awaited::default() }
     }
 
     fn check_links(&self, request: &LinksRequest) -> Result<(), BackendError> {

@@ -41,13 +41,14 @@ fn cut(from: &[&str], to: &[&str]) -> CutRequest {
 
 pub(super) type Tables = watch::Receiver<Option<wire::LinkTable>>;
 
-/// Nodes a, b, c at 1, 2, 3, each with an agent. What links are asked for is known: none.
+/// Nodes a, b, c at 1, 2, 3, each with an agent. It is known that no link is asked for and no node held.
 pub(super) fn three(now: Instant) -> (TestnetState, Vec<Tables>) {
     let mut state = TestnetState::new(7, 1);
     state.set_members(vec![member("a", "ua", 1), member("b", "ub", 2), member("c", "uc", 3)], now);
     let tables = [("a", "ua", 1), ("b", "ub", 2), ("c", "uc", 3)]
         .map(|(node, uid, host)| state.join(node, newcomer(node, uid, host), now).unwrap().1);
     state.set_links(LinksRequest::default(), now).unwrap();
+    state.set_nodes((Vec::new(), LEASE), now).unwrap();
     (state, tables.into())
 }
 
@@ -99,14 +100,14 @@ fn who_receives_is_told_who_may_not_send_and_both_what_to_probe() {
     assert_eq!((a.probes.len(), b.probes.len(), c.expected.len()), (2, 1, 2));
     assert_eq!(b.expected[0].pair, a.probes.iter().find(|end| end.to == at(2)).unwrap().pair);
 
-    assert_eq!(state.unconfirmed(&awaited).len(), 2);
+    assert_eq!(state.unconfirmed(&awaited, now).len(), 2);
     confirm(&mut state, "b", 2, &tables[1], now);
-    assert_eq!(state.unconfirmed(&awaited), [("c".to_owned(), None)]);
+    assert_eq!(state.unconfirmed(&awaited, now), [("c".to_owned(), None)]);
     // Not over a stream that is not the agent's.
     confirm(&mut state, "c", 2, &tables[2], now);
-    assert_eq!(state.unconfirmed(&awaited).len(), 1);
+    assert_eq!(state.unconfirmed(&awaited, now).len(), 1);
     confirm(&mut state, "c", 3, &tables[2], now);
-    assert!(state.unconfirmed(&awaited).is_empty());
+    assert!(state.unconfirmed(&awaited, now).is_empty());
     assert_eq!(state.evidence(now)[0].drops, 10);
 }
 

@@ -90,18 +90,21 @@ fn each_agent_is_told_its_own_links_and_no_others() {
 }
 
 #[test]
-fn nobody_is_told_anything_before_cuts_and_links_are_known() {
+fn nobody_is_told_anything_before_cuts_links_and_nodes_are_known() {
     let now = Instant::now();
     let mut state = TestnetState::new(7, 1);
     state.set_members(vec![member("a", "ua", 1), member("b", "ub", 2)], now);
     let (_, tables) = state.join("a", newcomer("a", "ua", 1), now).unwrap();
     let (_, awaited) = state.set_cuts(Vec::new(), now).unwrap();
-    assert!(state.unconfirmed(&awaited).is_empty(), "who has no table cannot confirm it");
-    assert!(tables.borrow().is_none());
+    assert!(state.unconfirmed(&awaited, now).is_empty(), "who has no table cannot confirm it");
     let (before, awaited) = state.set_links(LinksRequest::default(), now).unwrap();
     assert_eq!(before, None);
+    assert!(state.unconfirmed(&awaited, now).is_empty());
+    assert!(tables.borrow().is_none());
+    let (before, awaited) = state.set_nodes((Vec::new(), LEASE), now).unwrap();
+    assert_eq!(before, None);
     assert!(tables.borrow().is_some());
-    assert_eq!(state.unconfirmed(&awaited).len(), 2, "both are to hold what the leader begins with");
+    assert_eq!(state.unconfirmed(&awaited, now).len(), 2, "both are to hold what the leader begins with");
 }
 
 #[test]
@@ -111,11 +114,11 @@ fn a_change_waits_for_those_it_ends_at_and_a_cut_resends_it_to_nobody_else() {
     all_tell_nothing(&mut state, &tables, now);
     let (before, awaited) = state.set_links(request(base(), vec![link("c", "b", 7, 90)]), now).unwrap();
     assert_eq!(before, Some(request(base(), Vec::new())));
-    let waits: Vec<String> = state.unconfirmed(&awaited).into_iter().map(|(name, _)| name).collect();
+    let waits: Vec<String> = state.unconfirmed(&awaited, now).into_iter().map(|(name, _)| name).collect();
     // c has to probe it for longer.
     assert_eq!(waits, ["b", "c"]);
     all_tell_nothing(&mut state, &tables, now);
-    assert!(state.unconfirmed(&awaited).is_empty());
+    assert!(state.unconfirmed(&awaited, now).is_empty());
     let version = |tables: &Tables| read(tables).version;
     let held: Vec<_> = tables.iter().map(version).collect();
     let epoch = read(&tables[1]).shaping.epoch;
@@ -217,12 +220,13 @@ fn an_agent_that_cannot_shape_is_told_no_link_and_a_change_says_why() {
         super::super::Newcomer { cannot_shape: Some("it has no queue".to_owned()), ..newcomer("b", "ub", 2) };
     state.join("a", newcomer("a", "ua", 1), now).unwrap();
     let (_, tables) = state.join("b", old_kernel, now).unwrap();
+    state.set_nodes((Vec::new(), LEASE), now).unwrap();
     state.set_cuts(Vec::new(), now).unwrap();
     state.set_links(LinksRequest::default(), now).unwrap();
     let (_, awaited) = state.set_links(request(Vec::new(), vec![link("a", "b", 1, 80)]), now).unwrap();
     assert!(read(&tables).shaping.faulted.is_empty());
     assert!(state.hopeless(&awaited));
-    let why = state.unconfirmed(&awaited).into_iter().find(|(name, _)| name == "b").unwrap().1;
+    let why = state.unconfirmed(&awaited, now).into_iter().find(|(name, _)| name == "b").unwrap().1;
     assert_eq!(why.as_deref(), Some("it has no queue"));
     // Cutting needs no queue.
     let cut = crate::backend::CutRequest {
