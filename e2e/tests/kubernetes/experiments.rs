@@ -39,9 +39,6 @@ fn the_examples_run_to_a_verdict() {
         here.namespace.ok(&["get", "events"]).contains("the last of group `validator` is `validator-3`")
     });
 
-    let said = patch("experiment/typo", r#"{"faults":[{"at":"5s","for":"5s","kill":["validator-0"]}]}"#);
-    assert!(said.contains("not on Kubernetes yet") && !said.contains("a fault has one of"), "{said}");
-
     let other = QUICKSTART.replace("  consensus:", "  chain: {cometbft: {}}\n  consensus:");
     here.namespace.apply(&other.replace("name: quickstart", "name: other"));
     here.wait_for("testnet/other", "condition=Accepted=false");

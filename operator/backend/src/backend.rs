@@ -284,11 +284,6 @@ pub trait Backend: Send + Sync + fmt::Debug {
     /// What is known about the shaped links.
     async fn links(&self) -> Result<LinksEvidence, BackendError>;
 
-    /// Why [`set_nodes`](Self::set_nodes) is not for this place, if so; a sentence.
-    fn refuses_holds(&self) -> Option<String> {
-        None
-    }
-
     /// Sets the whole desired state of the nodes' processes: those that are not named run again, with their data. Nothing is
     /// done if one that is named and was not held has no process. An orderly end may take longer than this call. Ends when
     /// the lease is not renewed.

@@ -22,7 +22,7 @@ use netsplit_backend::{Backend, NodeArtifacts, NodeFile, NodeState, NodeStatus};
 use netsplit_chains::{Chain, ChainClient, Connector};
 use netsplit_observe::{NodeView, Observer, ObserverConfig, ProcessState, Watch};
 use netsplit_plan::{TestnetPlan, experiment::Observed};
-use netsplit_spec::{Testnet as Spec, ValidExperiment, ValidFaultKind};
+use netsplit_spec::Testnet as Spec;
 use tokio::{
     sync::{Mutex, MutexGuard, RwLock},
     task::JoinSet,
@@ -195,14 +195,6 @@ impl Session {
         self.load.end().await;
         self.backend.stop().await?;
         Ok(())
-    }
-
-    /// Why the place that the testnet runs on cannot do what an experiment asks, if so; a sentence.
-    pub fn cannot_do(&self, experiment: &ValidExperiment) -> Option<String> {
-        let of_nodes =
-            |fault: &&netsplit_spec::ValidFault| matches!(fault.kind, ValidFaultKind::Nodes { .. });
-        let fault = experiment.faults.iter().find(of_nodes)?;
-        self.backend.refuses_holds().map(|why| format!("fault `{}`: {why}", fault.id))
     }
 
     /// The nodes as last seen.

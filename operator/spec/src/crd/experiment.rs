@@ -86,11 +86,6 @@ pub struct AbortSpec {
         "message": "a fault has one of `partition`, `cut`, `link`, `kill`, `pause` and `restart`",
     },
     {
-        "rule": "!has(self.kill) && !has(self.pause) && !has(self.restart)",
-        "message": "nodes can be killed, paused and restarted on one machine, not on Kubernetes yet: the kubelet starts a \
-                    container again at once, and nothing in a pod may stop one",
-    },
-    {
         "rule": "has(self.every) == has(self.repeat)",
         "message": "`every` and `repeat` go together: write both, or none",
     },

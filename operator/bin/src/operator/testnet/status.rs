@@ -5,9 +5,10 @@ use std::{sync::Arc, time::Duration};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{Api, runtime::events::EventType};
 use netsplit_backend::{
-    NodeState,
+    NodeState, NodeStatus,
     kubernetes::{KubernetesBackend, Trouble, Troubles, Versions},
 };
+use netsplit_observe::NodeView;
 use netsplit_spec::crd::{
     Condition, LinkStatus, LinksSpec, LinksStatus, Testnet, TestnetStatus, set_condition,
 };
@@ -253,11 +254,18 @@ async fn look(
 ) -> TestnetStatus {
     let state = session.state().await;
     let views = session.views();
-    let runs =
-        |name: &str| state.nodes.iter().any(|node| node.name == name && node.state == NodeState::Running);
+    let does = |name: &str, what: fn(&NodeStatus) -> bool| {
+        state.nodes.iter().any(|node| node.name == name && what(node))
+    };
+    let runs = |node: &NodeStatus| node.state == NodeState::Running && !node.paused;
     let nodes = session.plan.nodes.len();
-    let ready = views.iter().filter(|view| view.following && runs(&view.name)).count();
-    let alive = ready == nodes && views.iter().all(|view| view.final_height > 0);
+    let is_ready = |view: &&NodeView| view.following && does(&view.name, runs);
+    let ready = views.iter().filter(is_ready).count();
+    // What a fault asks for is no trouble of the testnet.
+    let is_held = |view: &&NodeView| does(&view.name, |node| node.held.is_some());
+    let held: Vec<&str> = views.iter().filter(is_held).map(|view| view.name.as_str()).collect();
+    let alive = views.len() == nodes
+        && views.iter().all(|view| view.final_height > 0 && (is_ready(&view) || is_held(&view)));
     let agents = backend.agents().unwrap_or_default();
     let unable = agents.iter().find_map(|agent| {
         let why = agent.unable.as_ref()?;
@@ -307,7 +315,10 @@ async fn look(
     set_condition(&mut status.conditions, accepted);
     let ready = match (alive, &blocked) {
         (true, _) => {
-            let message = format!("all {nodes} nodes run and make blocks final");
+            let mut message = format!("all {nodes} nodes run and make blocks final");
+            if !held.is_empty() {
+                message = format!("{message}, but for those that a fault holds: {}", held.join(", "));
+            }
             condition("Ready", true, "NodesReady", message, generation)
         }
         (false, Some(why)) => condition("Ready", false, why.reason, why.message.clone(), generation),

@@ -21,6 +21,7 @@ use netsplit_spec::{Testnet, crd};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::{Instant, sleep};
 
+use super::held::held;
 use crate::{nearest, pipe::Output, problem::Usage, world::Logs};
 
 /// Says that the command line made an object, and what for: `run` or `hand`.
@@ -238,6 +239,9 @@ impl Cluster {
         if !names.contains(&request.node) {
             let hint = nearest::hint(&request.node, &names);
             return Err(Usage(format!("no node is called `{}`{hint}", request.node)).into());
+        }
+        if held(&self.list(&self.experiments()).await?, spec).contains_key(&request.node) {
+            bail!("a fault holds {}: heal it first", request.node);
         }
         if spec.storage.is_none() {
             let why = "the node's data would go with its pod: give the testnet `storage: 1Gi`";

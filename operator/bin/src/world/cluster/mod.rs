@@ -5,6 +5,7 @@ mod doctor;
 mod exec;
 mod faults;
 mod follow;
+mod held;
 mod links;
 mod load;
 mod run;

@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 use anyhow::Result;
 use futures::{StreamExt as _, stream};
 use k8s_openapi::{api::core::v1::Pod, jiff::Timestamp};
-use netsplit_backend::kubernetes::{pod_restarts, pod_state};
+use netsplit_backend::{
+    NodeState,
+    kubernetes::{pod_restarts, pod_state},
+};
 use netsplit_plan::{PlannedNode, plan_testnet};
 use netsplit_proto::control::{Fault, Node, Testnet as State};
 use netsplit_spec::{FaultKind, crd};
@@ -13,6 +16,7 @@ use netsplit_spec::{FaultKind, crd};
 use super::{
     api::{Cluster, MADE_BY, pod_name},
     faults::UNTIL_HEALED,
+    held::{held, word},
 };
 use crate::{quality, session::faults::USER};
 
@@ -31,8 +35,11 @@ struct Metrics {
 pub async fn look(cluster: &Cluster, object: &crd::Testnet) -> Result<State> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let status = object.status.clone().unwrap_or_default();
-    let phase =
-        if object.metadata.deletion_timestamp.is_some() { "stopping" } else { word(status.phase.as_deref()) };
+    let phase = if object.metadata.deletion_timestamp.is_some() {
+        "stopping"
+    } else {
+        phase_word(status.phase.as_deref())
+    };
     let mut state = State {
         protocol: 1,
         name: name.clone(),
@@ -51,17 +58,25 @@ pub async fn look(cluster: &Cluster, object: &crd::Testnet) -> Result<State> {
         .into_iter()
         .filter_map(|pod| Some((pod.metadata.name.clone()?, pod)))
         .collect();
-    // Before it is ready not every node answers, and nobody asks for heights.
+    let experiments = cluster.list(&cluster.experiments()).await?;
+    let held = held(&experiments, &spec);
+    // Before it is ready not every node answers, and nobody asks for heights. Who is held would be waited for in vain.
     let is_up = matches!(phase, "running" | "degraded");
+    let answers = |node: &PlannedNode| is_up && !held.contains_key(&node.name);
     let asked: Vec<Option<String>> = plan
         .nodes
         .iter()
-        .map(|node| Some(pod_name(&name, &node.name)).filter(|pod| is_up && pods.contains_key(pod)))
+        .map(|node| Some(pod_name(&name, &node.name)).filter(|pod| answers(node) && pods.contains_key(pod)))
         .collect();
     let ask = |pod: Option<String>| async move { metrics(cluster, &pod?, ports.http).await };
     let told: Vec<Option<Metrics>> = stream::iter(asked).map(ask).buffered(ASKED_AT_ONCE).collect().await;
     // Who may not ask the nodes still knows from the status that each of them holds a final block.
     let floor = if phase == "running" { status.final_height.unsigned_abs() } else { 0 };
+    let node_state = |name: &str, pod: Option<&Pod>| match pod.map(pod_state) {
+        None => "starting".to_owned(),
+        Some(NodeState::Running) if held.contains_key(name) => word(held[name]).to_owned(),
+        Some(state) => state.to_string(),
+    };
     let node = |(node, told): (&PlannedNode, Option<Metrics>)| {
         let pod = pods.get(&pod_name(&name, &node.name));
         let told = told.unwrap_or(Metrics { height: floor, final_height: floor, peers: 0 });
@@ -69,7 +84,7 @@ pub async fn look(cluster: &Cluster, object: &crd::Testnet) -> Result<State> {
         Node {
             name: node.name.clone(),
             role: node.role.as_str().to_owned(),
-            state: pod.map_or_else(|| "starting".to_owned(), |pod| pod_state(pod).to_string()),
+            state: node_state(&node.name, pod),
             // Of a process of another machine.
             pid: 0,
             address: pod.and_then(|pod| pod.status.as_ref()?.pod_ip.clone()).unwrap_or_default(),
@@ -82,13 +97,12 @@ pub async fn look(cluster: &Cluster, object: &crd::Testnet) -> Result<State> {
         }
     };
     state.nodes = plan.nodes.iter().zip(told).map(node).collect();
-    let experiments = cluster.list(&cluster.experiments()).await?;
     state.faults =
         experiments.iter().filter(|object| object.spec.testnet == name).flat_map(faults_of).collect();
     Ok(state)
 }
 
-fn word(phase: Option<&str>) -> &'static str {
+fn phase_word(phase: Option<&str>) -> &'static str {
     match phase {
         Some("Running") => "running",
         Some("Degraded") => "degraded",
