@@ -1,6 +1,7 @@
 //! Scenarios that are the same wherever testnets run: written once, against a [`Place`], and run on this machine and on a cluster.
 
 pub mod by_hand;
+pub mod node_faults;
 pub mod topologies;
 pub mod verdicts;
 
@@ -16,8 +17,11 @@ pub trait Place {
     /// Far above what any single step takes on a machine that does nothing else.
     fn moment(&self) -> Duration;
 
-    /// The process of a node: every place is on this machine.
+    /// The process of a node that runs: every place is on this machine.
     fn process(&self, testnet: &str, node: &str) -> i32;
+
+    /// The same of a node that may have none now.
+    fn find_process(&self, testnet: &str, node: &str) -> Option<i32>;
 
     /// Where a node's metrics are read from here.
     fn http(&self, node: &NodeStatus) -> SocketAddr;

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use netsplit_e2e::{Claim, Experiment, Lab, NodeStatus, Testnet, exit, until};
+use netsplit_e2e::{Claim, Experiment, Lab, NodeStatus, Testnet, exit, process_of_pod, until};
 use nix::sys::signal::Signal;
 
 use crate::{
@@ -14,13 +14,13 @@ use crate::{
 const MOMENT: Duration = Duration::from_mins(1);
 
 /// A namespace of the cluster as a place of the scenarios that are the same everywhere.
-struct Namespaced<'a> {
-    here: Installed<'a>,
+pub struct Namespaced<'a> {
+    pub here: Installed<'a>,
     lab: Lab,
 }
 
 impl Namespaced<'_> {
-    fn new(purpose: &str) -> Self {
+    pub fn new(purpose: &str) -> Self {
         let here = Installed::new(purpose);
         let lab = Lab::on(here.cluster, &here.namespace.name);
         Self { here, lab }
@@ -38,6 +38,11 @@ impl Place for Namespaced<'_> {
 
     fn process(&self, testnet: &str, node: &str) -> i32 {
         self.here.process(&format!("{testnet}-{node}"), "netsplit-node").cast_signed()
+    }
+
+    fn find_process(&self, testnet: &str, node: &str) -> Option<i32> {
+        let uid = self.here.uid(&format!("{testnet}-{node}"))?;
+        process_of_pod(&uid, "netsplit-node").map(u32::cast_signed)
     }
 
     fn http(&self, node: &NodeStatus) -> SocketAddr {

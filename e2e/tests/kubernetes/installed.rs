@@ -137,6 +137,12 @@ impl Installed<'_> {
         until_some(&format!("{program} of {pod} runs"), PATIENCE, || process_of_pod(&uid, program))
     }
 
+    /// Tells a pod from others of its name; none while there is none.
+    pub fn uid(&self, pod: &str) -> Option<String> {
+        let uid = ["get", "pod", pod, "--ignore-not-found", "--output=jsonpath={.metadata.uid}"];
+        Some(self.namespace.ok(&uid)).filter(|uid| !uid.is_empty())
+    }
+
     fn dump(&self, what: &[&str]) {
         match self.namespace.kubectl(what).output() {
             Ok(Output { stdout, .. }) => eprintln!("{what:?}:\n{}", String::from_utf8_lossy(&stdout)),

@@ -12,6 +12,7 @@ mod experiments;
 mod images;
 mod installed;
 mod links;
+mod node_faults;
 mod succession;
 mod test_cluster;
 

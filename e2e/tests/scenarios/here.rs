@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use netsplit_e2e::{Lab, NodeStatus, programs};
+use netsplit_e2e::{Kind, Lab, NodeStatus, programs};
 
 use crate::everywhere::Place;
 
@@ -29,6 +29,11 @@ impl Place for Here {
 
     fn process(&self, testnet: &str, node: &str) -> i32 {
         self.lab.status(testnet).node(node).pid
+    }
+
+    fn find_process(&self, _testnet: &str, node: &str) -> Option<i32> {
+        let mut nodes = self.lab.processes_of(Kind::Node).into_iter();
+        nodes.find(|process| process.node.as_deref() == Some(node)).map(|process| process.pid)
     }
 
     fn http(&self, node: &NodeStatus) -> SocketAddr {
