@@ -77,7 +77,8 @@ impl Experiment {
     /// All that a chain should show that is split in halves.
     #[must_use]
     pub fn expect_all(self) -> Self {
-        self.expect("stall: {within: 2s}").expect("recover: {within: 5s}").expect("agreement: {}")
+        let expected = self.expect("stall: {within: 2s}").expect("recover: {within: 5s}");
+        expected.expect("agreement: {}").expect("validity: {}")
     }
 
     pub fn yaml(&self) -> String {

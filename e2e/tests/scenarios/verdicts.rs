@@ -28,7 +28,7 @@ fn the_example_passes_and_leaves_nothing() {
     let [fault] = outcome.faults.as_slice() else { panic!("one fault: {:?}", outcome.faults) };
     assert!(fault.proven && fault.dropped > 0, "{fault:?}");
     assert_eq!(fault.links, 18, "3 nodes on each side, both ways");
-    assert_eq!(outcome.verdict.expectations.len(), 3, "{}", outcome.words());
+    assert_eq!(outcome.verdict.expectations.len(), 4, "{}", outcome.words());
     assert_eq!(outcome.nodes.len(), 6);
     lab.assert_nothing_left();
 }

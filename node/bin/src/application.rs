@@ -9,7 +9,7 @@ use netsplit_store::{Chain, CheckError, CheckedBlock, Retention, Store};
 use tracing::warn;
 
 use crate::clock::Clock;
-use crate::feed::{Feed, FinalBlock};
+use crate::feed::{Feed, FinalBlock, Own};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 
@@ -122,7 +122,8 @@ impl<S: Store> Application for ChainApplication<S> {
         self.metrics.block_bytes.observe(bytes.len() as f64);
         let latency_ms = now_ms.saturating_sub(block.header.time_ms);
         self.metrics.finality.observe(latency_ms as f64 / 1000.0);
-        self.feed.publish(FinalBlock::new(&block, commit, bytes.len(), applied.transactions, now_ms));
+        let own = Own { final_at_ms: now_ms, executed_root: Some(applied.head.state_root) };
+        self.feed.publish(FinalBlock::new(&block, commit, bytes.len(), applied.transactions, own));
         self.chain.prune(self.retention).map_err(fatal)?;
         Ok((*applied.next_validators).clone())
     }

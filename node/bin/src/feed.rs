@@ -1,7 +1,7 @@
 //! Final blocks on their way to those who follow them.
 //!
 //! The newest blocks are kept in memory, bounded by their transaction ids; older ones are read from the chain again.
-//! When this node saw a block become final is kept much longer: a follower that was cut off still learns it.
+//! What this node alone knows of a block is kept much longer: a follower that was cut off still learns it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,8 +12,8 @@ use tokio::sync::watch;
 /// Transaction ids held by the blocks in memory (32 bytes each), and the number of blocks.
 const MAX_IDS: usize = 16_384;
 const MAX_BLOCKS: usize = 64;
-/// Heights whose time of finality is kept: 100 minutes of blocks at 10 a second.
-const MAX_TIMES: usize = 60_000;
+/// Heights of which is kept what this node alone knows: 100 minutes of blocks at 10 a second, 40 bytes each.
+const MAX_OWN: usize = 60_000;
 
 /// What followers are told about a block.
 #[derive(Debug)]
@@ -23,22 +23,31 @@ pub(crate) struct FinalBlock {
     pub time_ms: u64,
     pub proposer: Address,
     pub round: u32,
-    /// 0 when unknown.
-    pub final_at_ms: u64,
+    pub own: Own,
+    /// State after the block's parent, as its header has it.
     pub state_root: Hash,
     pub size: usize,
     pub transactions: Vec<Hash>,
 }
 
+/// What a node alone knows of a final block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Own {
+    /// When it saw the block become final; 0 when it no longer knows.
+    pub final_at_ms: u64,
+    /// The state after the block, as it computed it itself; none when it no longer knows.
+    pub executed_root: Option<Hash>,
+}
+
 impl FinalBlock {
-    pub(crate) fn new(block: &Block, commit: &Commit, size: usize, ids: Vec<Hash>, final_at_ms: u64) -> Self {
+    pub(crate) fn new(block: &Block, commit: &Commit, size: usize, ids: Vec<Hash>, own: Own) -> Self {
         Self {
             height: block.header.height,
             id: commit.block,
             time_ms: block.header.time_ms,
             proposer: block.header.proposer,
             round: commit.round,
-            final_at_ms,
+            own,
             state_root: block.header.state_root,
             size,
             transactions: ids,
@@ -56,9 +65,9 @@ pub(crate) struct Feed {
 struct Inner {
     blocks: VecDeque<Arc<FinalBlock>>,
     ids: usize,
-    /// Final-at times of consecutive heights, the first of which is `first_time`.
-    times: VecDeque<u64>,
-    first_time: Height,
+    /// Of consecutive heights, the first of which is `first_own`.
+    own: VecDeque<Own>,
+    first_own: Height,
 }
 
 impl Feed {
@@ -74,13 +83,13 @@ impl Feed {
     pub(crate) fn publish(&self, block: FinalBlock) {
         let height = block.height;
         let mut inner = self.lock();
-        if inner.times.is_empty() {
-            inner.first_time = height;
+        if inner.own.is_empty() {
+            inner.first_own = height;
         }
-        inner.times.push_back(block.final_at_ms);
-        if inner.times.len() > MAX_TIMES {
-            inner.times.pop_front();
-            inner.first_time += 1;
+        inner.own.push_back(block.own);
+        if inner.own.len() > MAX_OWN {
+            inner.own.pop_front();
+            inner.first_own += 1;
         }
         inner.ids += block.transactions.len();
         inner.blocks.push_back(Arc::new(block));
@@ -104,13 +113,12 @@ impl Feed {
         inner.blocks.get(usize::try_from(height.checked_sub(first)?).ok()?).cloned()
     }
 
-    /// When this node saw the block become final; 0 when it does not know.
-    pub(crate) fn final_at_ms(&self, height: Height) -> u64 {
+    pub(crate) fn own(&self, height: Height) -> Own {
         let inner = self.lock();
         height
-            .checked_sub(inner.first_time)
-            .and_then(|index| inner.times.get(usize::try_from(index).ok()?).copied())
-            .unwrap_or(0)
+            .checked_sub(inner.first_own)
+            .and_then(|index| inner.own.get(usize::try_from(index).ok()?).copied())
+            .unwrap_or_default()
     }
 }
 
@@ -127,7 +135,7 @@ mod tests {
             time_ms: 0,
             proposer: SecretKey::from_seed([1; 32]).public(),
             round: 0,
-            final_at_ms: height * 10,
+            own: Own { final_at_ms: height * 10, executed_root: Some(Hash::ZERO) },
             state_root: Hash::ZERO,
             size: 0,
             transactions: vec![Hash::ZERO; transactions],
@@ -143,7 +151,8 @@ mod tests {
         assert_eq!(*feed.head().borrow(), 1004);
         assert_eq!(feed.get(1004).unwrap().height, 1004);
         assert!(feed.get(1005).is_none() && feed.get(5).is_none() && feed.get(4).is_none());
-        assert_eq!((feed.final_at_ms(5), feed.final_at_ms(4), feed.final_at_ms(1005)), (50, 0, 0));
+        assert_eq!(feed.own(5), Own { final_at_ms: 50, executed_root: Some(Hash::ZERO) });
+        assert_eq!((feed.own(4), feed.own(1005)), (Own::default(), Own::default()));
     }
 
     #[test]

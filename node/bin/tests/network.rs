@@ -72,6 +72,7 @@ async fn a_block_stream_has_every_height_once_and_resumes() {
     network.all_reach(5).await;
     for node in &network.nodes {
         let mut next = 1;
+        let mut root = None;
         for _ in 0..2 {
             let request = wire::StreamBlocksRequest { from_height: next, include_transactions: true };
             let mut blocks = node.client().await.stream_blocks(request).await.unwrap().into_inner();
@@ -79,6 +80,10 @@ async fn a_block_stream_has_every_height_once_and_resumes() {
                 let block =
                     tokio::time::timeout(support::PATIENCE, blocks.next()).await.unwrap().unwrap().unwrap();
                 assert_eq!(block.height, next);
+                // What it has computed itself is what the next header says.
+                assert!(root.is_none_or(|root| root == block.state_root), "after block {}", next - 1);
+                assert_eq!(block.executed_root.len(), 32);
+                root = Some(block.executed_root);
                 next += 1;
             }
         }

@@ -65,6 +65,15 @@ pub(crate) fn root(store: &impl Store, version: Height) -> Result<Hash, StoreErr
         .map_err(|source| StoreError::Tree { operation: "read", version, source: source.into() })
 }
 
+/// The same, if that version is kept.
+pub(crate) fn kept_root(store: &impl Store, version: Height) -> Result<Option<Hash>, StoreError> {
+    let reader = Reader(store);
+    JellyfishMerkleTree::<_, Blake3>::new(&reader)
+        .get_root_hash_option(version)
+        .map(|root| root.map(|root| Hash::from_bytes(root.0)))
+        .map_err(|source| StoreError::Tree { operation: "read", version, source: source.into() })
+}
+
 /// Adds to `batch` the deletion of at most `limit` nodes that no version from `oldest` on needs. Returns how many.
 pub(crate) fn prune(
     store: &impl Store,

@@ -53,6 +53,9 @@ fn a_pruned_store_stops_growing_and_has_the_same_state() {
     assert!(whole.len(Column::TreeNodes) > 250, "{}", whole.len(Column::TreeNodes));
     assert!(chain.block(55).unwrap().is_none());
     assert!(chain.block(56).unwrap().is_some());
+    assert_eq!(chain.state_root(60).unwrap(), Some(reference.head().state_root));
+    assert_eq!(chain.state_root(58).unwrap(), Some(reference.header(59).unwrap().unwrap().state_root));
+    assert_eq!((chain.state_root(57).unwrap(), chain.state_root(61).unwrap()), (None, None));
     drop(chain);
     let chain = open(&pruned);
     assert_eq!((chain.head(), chain.first_block()), (reference.head(), 56));

@@ -70,6 +70,8 @@ pub struct BlocksQuery {
     pub from: StartAt,
     /// With [`BlockSeen::transaction_ids`].
     pub transaction_ids: bool,
+    /// With [`BlockSeen::state_root`], as far as the node tells it.
+    pub state_roots: bool,
 }
 
 /// Where a stream of blocks begins.
@@ -90,6 +92,9 @@ pub struct BlockSeen {
     pub time_ms: u64,
     /// When this node saw it become final, Unix milliseconds by its clock; none when it does not know (any more).
     pub final_at_ms: Option<u64>,
+    /// The chain's own text for the state after it, as this node computed it itself; none when it does not tell, or was not
+    /// asked.
+    pub state_root: Option<Arc<str>>,
     /// How many transactions it holds.
     pub transactions: u32,
     /// Empty unless asked for.

@@ -125,6 +125,8 @@ fn writes_are_of_an_account_and_its_nonce() {
 struct Stand {
     height: AtomicU64,
     earliest: AtomicU64,
+    /// So many of the newest blocks have no results.
+    unexecuted: AtomicU64,
     silent: AtomicBool,
     calls: Mutex<Vec<String>>,
 }
@@ -197,6 +199,12 @@ impl Stand {
                 }
                 json!({ "block_metas": (first..=last).rev().map(meta).collect::<Vec<_>>() })
             }
+            "block_results" => {
+                if number("height") > height - self.unexecuted.load(Ordering::Relaxed) {
+                    return Err("could not find results for height");
+                }
+                json!({ "height": params["height"], "app_hash": STANDARD.encode(number("height").to_be_bytes()) })
+            }
             "block" => {
                 let transaction = STANDARD.encode(format!("account-0={}", number("height")));
                 json!({ "block": { "data": { "txs": [transaction] } } })
@@ -231,7 +239,7 @@ async fn request(stream: &mut BufReader<DuplexStream>) -> Option<Vec<u8>> {
 }
 
 fn from(height: u64) -> BlocksQuery {
-    BlocksQuery { from: StartAt::Height(height), transaction_ids: false }
+    BlocksQuery { from: StartAt::Height(height), transaction_ids: false, state_roots: false }
 }
 
 #[tokio::test(start_paused = true)]
@@ -264,6 +272,31 @@ async fn blocks_are_streamed_from_a_height_over_many_answers_and_then_as_they_co
     assert!(before.elapsed() <= Duration::from_millis(60), "{:?}", before.elapsed());
 }
 
+/// A block is stored before it is executed.
+#[tokio::test(start_paused = true)]
+async fn a_block_comes_with_the_state_that_it_led_to() {
+    let (stand, client) = Stand::start(3);
+    stand.unexecuted.store(1, Ordering::Relaxed);
+    let query = BlocksQuery { state_roots: true, ..from(1) };
+    let mut blocks = client.blocks(query).await.unwrap();
+    let root = |height: u64| Some(STANDARD.encode(height.to_be_bytes()).into());
+    for height in 1..=2 {
+        assert_eq!(blocks.next().await.unwrap().unwrap().state_root, root(height));
+    }
+    assert!(timeout(Duration::from_millis(500), blocks.next()).await.is_err(), "block 3 is not executed yet");
+    stand.unexecuted.store(0, Ordering::Relaxed);
+    let third = blocks.next().await.unwrap().unwrap();
+    assert_eq!((third.height, third.state_root), (3, root(3)));
+    // A node that keeps no results tells its blocks all the same: the first one late.
+    stand.unexecuted.store(2, Ordering::Relaxed);
+    stand.height.store(4, Ordering::Relaxed);
+    let fourth = timeout(Duration::from_secs(6), blocks.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((fourth.height, fourth.state_root), (4, None));
+    stand.height.store(5, Ordering::Relaxed);
+    let fifth = timeout(Duration::from_millis(60), blocks.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!((fifth.height, fifth.state_root), (5, None));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_may_begin_before_the_first_block_and_above_the_newest() {
     for (height, begin) in [(0, 1), (2, 9)] {
@@ -274,7 +307,7 @@ async fn a_stream_may_begin_before_the_first_block_and_above_the_newest() {
         assert_eq!(blocks.next().await.unwrap().unwrap().height, begin);
     }
     let (stand, client) = Stand::start(4);
-    let query = BlocksQuery { from: StartAt::Next, transaction_ids: true };
+    let query = BlocksQuery { from: StartAt::Next, transaction_ids: true, state_roots: false };
     let mut blocks = client.blocks(query).await.unwrap();
     stand.height.store(5, Ordering::Relaxed);
     let block = blocks.next().await.unwrap().unwrap();

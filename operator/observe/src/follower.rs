@@ -39,7 +39,8 @@ struct Follower {
 
 impl Follower {
     async fn follow_once(&mut self, client: &dyn ChainClient) -> Result<(), ClientError> {
-        let query = BlocksQuery { from: StartAt::Height(self.next_height), transaction_ids: false };
+        let from = StartAt::Height(self.next_height);
+        let query = BlocksQuery { from, transaction_ids: false, state_roots: true };
         let mut blocks = client.blocks(query).await?;
         self.connected = true;
         self.node.connected();

@@ -1,6 +1,6 @@
 //! What is known about one node.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netsplit_chains::{BlockSeen, Id, NodeState};
 use serde::Serialize;
@@ -46,11 +46,12 @@ pub struct NodeView {
 }
 
 /// A final block of one node, as kept for readers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Final {
     pub height: u64,
     pub id: Id,
     pub at_ms: u64,
+    pub state_root: Option<Arc<str>>,
 }
 
 struct Inner {
@@ -104,7 +105,7 @@ impl Node {
         let inner = self.lock();
         let (blocks, overflown) = inner.blocks.read(&mut cursor.blocks);
         let news = News {
-            blocks: blocks.copied().collect(),
+            blocks: blocks.cloned().collect(),
             lost: overflown + (inner.skipped - cursor.skipped),
             view: inner.view.clone(),
         };
@@ -146,7 +147,8 @@ impl Node {
     pub fn block(&self, block: &BlockSeen, now_ms: u64) {
         let at_ms = block.final_at_ms.map_or(now_ms, |claimed| claimed.min(now_ms));
         let inner = &mut *self.lock();
-        inner.blocks.push(Final { height: block.height, id: block.id, at_ms });
+        let state_root = block.state_root.clone();
+        inner.blocks.push(Final { height: block.height, id: block.id, at_ms, state_root });
         let view = &mut inner.view;
         // The status lags behind by its period.
         view.height = view.height.max(block.height + 1);

@@ -20,7 +20,7 @@ use crate::timeline::NodeEvent;
 pub struct ObserverConfig {
     /// The first height wanted of each node, at least 1.
     pub from_height: u64,
-    /// Blocks kept for each node, for watches that have not read them yet; some 60 bytes each.
+    /// Blocks kept for each node, for watches that have not read them yet; some 150 bytes each.
     pub blocks_kept: usize,
     /// Events kept for all nodes together.
     pub events_kept: usize,
@@ -208,7 +208,8 @@ impl Watch {
 }
 
 fn final_block(block: &Final) -> FinalBlock {
-    FinalBlock { height: block.height, id: block.id.to_string(), at_ms: block.at_ms }
+    let state_root = block.state_root.as_deref().map(str::to_owned);
+    FinalBlock { height: block.height, id: block.id.to_string(), at_ms: block.at_ms, state_root }
 }
 
 /// The clock of all times here: Unix milliseconds. Read anew each time, since the nodes' own times follow the

@@ -87,6 +87,21 @@ async fn different_blocks_at_one_height_are_both_reported() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_node_tells_the_state_after_a_block_as_it_computed_it() {
+    let chain = Chain::new();
+    let node = FakeNode::start("a", &chain);
+    let observer = observe(ObserverConfig::default(), &[&node]);
+    let mut watch = observer.watch();
+    make_blocks(&chain, 0, 1);
+    until_height(&observer, 1).await;
+    assert_eq!(snapshot(&mut watch)[0].new_blocks[0].state_root, None, "it does not know");
+    chain.set_executed_root([0xab; 32]);
+    make_blocks(&chain, 0, 1);
+    until_height(&observer, 2).await;
+    assert_eq!(snapshot(&mut watch)[0].new_blocks[0].state_root, Some("ab".repeat(32)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_goes_and_comes_back_is_told_as_such() {
     let chain = Chain::new();
     let (a, b) = (FakeNode::start("a", &chain), FakeNode::start("b", &chain));

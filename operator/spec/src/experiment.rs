@@ -224,6 +224,8 @@ pub enum Expectation {
     },
     /// No two nodes finalise different blocks at one height, ever.
     Agreement {},
+    /// No two nodes come to different states by one block, ever.
+    Validity {},
     /// From the baseline's end to the run's, so many of the load's transfers that became final took no longer.
     Latency(LatencyLimits),
     /// From the baseline's end to the run's, so many of the load's transfers became final a second.

@@ -96,6 +96,7 @@ pub enum ValidExpectation {
         within: Duration,
     },
     Agreement,
+    Validity,
     Latency(LatencyLimits),
     /// Transfers a second.
     Throughput {

@@ -127,7 +127,7 @@ fn an_object_made_of_a_document_means_the_document() {
                 - {at: 20s, for: 2s, link: {from: [v], to: [f], oneWay: true, latency: 80ms, loss: 2%}}\n    \
                 - {at: 20s, for: 2s, every: 4s, repeat: 3, kill: [v-0]}\n    - {at: 20s, for: 2s, pause: [v-1]}\n    \
                 - {at: 20s, for: 2s, restart: [f]}\n  abort: {silent: 1m}\n  expect:\n    - {stall: {within: 5s, after: a}}\n    \
-                - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n    \
+                - {recover: {within: 5s}}\n    - {progress: {within: 9s}}\n    - {agreement: {}}\n    - {validity: {}}\n    \
                 - {latency: {p99: 2s}}\n    - {throughput: {atLeast: 50/s}}\n";
     let off = "apiVersion: netsplit.dev/v1alpha1\nkind: Testnet\nmetadata: {name: off}\nspec: {consensus: {bft: {blockTime: \
                100ms}}, nodes: [{name: a, role: validator}], faults: off}";

@@ -52,7 +52,8 @@ fn the_examples_are_valid_and_show_the_same_testnet() {
         [
             ValidExpectation::Stall { within: seconds(5), fault: 0 },
             ValidExpectation::Recover { within: seconds(5), fault: 0 },
-            ValidExpectation::Agreement
+            ValidExpectation::Agreement,
+            ValidExpectation::Validity
         ]
     );
 }

@@ -508,7 +508,8 @@ fn each_kind_of_mistake_in_an_experiment() {
             "not longer than the testnet's blockTime (500ms)",
         ),
         (ex("recover: {within: 5s, after: splitt}"), format!("{e}.recover.after: "), "did you mean `split`?"),
-        (ex("agreement: {within: 5s}"), format!("{e}.agreement: "), "takes no fields"),
+        (ex("agreement: {within: 5s}"), format!("{e}.agreement: "), "takes no fields: write `agreement: {}`"),
+        (ex("validity: {within: 5s}"), format!("{e}.validity: "), "takes no fields: write `validity: {}`"),
         (ex("{agreement: {}, progress: {}}"), format!("{e}: "), "several expectations"),
         (ex("{}"), format!("{e}: "), "is empty"),
     ];

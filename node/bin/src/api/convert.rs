@@ -33,9 +33,10 @@ pub(super) fn final_block(block: &FinalBlock, with_transactions: bool) -> wire::
             Vec::new()
         },
         round: block.round,
-        final_at_ms: block.final_at_ms,
+        final_at_ms: block.own.final_at_ms,
         state_root: bytes_of(&block.state_root),
         size_bytes: block.size as u32,
+        executed_root: block.own.executed_root.as_ref().map(bytes_of).unwrap_or_default(),
     }
 }
 

@@ -138,6 +138,12 @@ impl<S: Store> Chain<S> {
         block.map(|bytes| record::decode_header(&bytes)).transpose()
     }
 
+    /// The state's root after the block at `height`, as this node computed it when it took the block; `None` above the head and of
+    /// a version of the state that was pruned.
+    pub fn state_root(&self, height: Height) -> Result<Option<Hash>, StoreError> {
+        tree::kept_root(&self.store, height)
+    }
+
     /// The commit that decided the last block; the empty one at genesis.
     pub fn last_commit(&self) -> Result<Commit, StoreError> {
         let head = self.head();

@@ -24,6 +24,8 @@ use crate::client::{
 /// A node that has told its newest block is asked for the next after this long: so much later a block may be seen than it
 /// became final. A node answers in a quarter of a millisecond.
 const POLL: Duration = Duration::from_millis(50);
+/// How often a node is asked for the state after a block that it has stored, 5 s in all: it is about to execute it.
+const EXECUTION: u32 = 100;
 /// Most blocks that the node tells of in one answer.
 const RANGE: u64 = 20;
 /// What the node is configured to take in one request.
@@ -71,7 +73,9 @@ impl ChainClient for CometbftClient {
             rpc: Arc::clone(&self.rpc),
             next,
             with_ids: query.transaction_ids,
+            with_roots: query.state_roots,
             reached: false,
+            unexecuted: 0,
             seen: VecDeque::new(),
         };
         if next < status.earliest_block_height {
@@ -121,8 +125,11 @@ struct Follower {
     /// Height of the next block to ask for.
     next: u64,
     with_ids: bool,
+    with_roots: bool,
     /// The node holds a block to begin its answer with: it calls an empty range an error.
     reached: bool,
+    /// How often the state after block `next` was not there yet.
+    unexecuted: u32,
     /// Not handed on yet.
     seen: VecDeque<BlockSeen>,
 }
@@ -164,9 +171,38 @@ impl Follower {
                     wire::transaction_ids(whole).map_err(|what| self.rpc.malformed(BLOCKS, what))?;
             }
         }
+        if self.with_roots {
+            self.add_roots(&mut blocks).await?;
+        }
         self.next += blocks.len() as u64;
         self.seen.extend(blocks);
         Ok(!self.seen.is_empty())
+    }
+
+    /// A node tells of a block before it has executed it: such a block and those above it are left for later.
+    async fn add_roots(&mut self, blocks: &mut Vec<BlockSeen>) -> Result<(), ClientError> {
+        for place in 0..blocks.len() {
+            // One at a time: each answer tells of every transaction of its block.
+            let height = json!({ "height": blocks[place].height.to_string() });
+            let [answer] = self.rpc.calls(BLOCKS, [("block_results", height)]).await?;
+            match answer {
+                Ok(results) => {
+                    blocks[place].state_root = wire::state_root(self.rpc.read(BLOCKS, Ok(results))?);
+                }
+                Err(_) if self.unexecuted < EXECUTION => {
+                    self.unexecuted += u32::from(place == 0);
+                    blocks.truncate(place);
+                    return Ok(());
+                }
+                // It keeps no results: none is waited for again.
+                Err(_) => {
+                    self.with_roots = false;
+                    return Ok(());
+                }
+            }
+            self.unexecuted = 0;
+        }
+        Ok(())
     }
 
     fn pruned(&self) -> ClientError {

@@ -1,5 +1,7 @@
 //! CometBFT's answers, as far as they are used, and what they mean. Whole numbers of 64 bits are text in its JSON.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
@@ -127,6 +129,7 @@ pub(super) fn blocks(headers: Headers, next: u64) -> Result<Range, String> {
             id: meta.block_id.hash.ok_or_else(|| format!("block {height} has no hash"))?,
             time_ms: u64::try_from(meta.header.time.as_millisecond()).unwrap_or(0),
             final_at_ms: None,
+            state_root: None,
             transactions: u32::try_from(meta.num_txs).unwrap_or(u32::MAX),
             transaction_ids: Vec::new(),
         });
@@ -157,6 +160,18 @@ pub(super) fn transaction_ids(block: Block) -> Result<Vec<Id>, String> {
         Err(error) => Err(format!("a transaction is not base64: {error}")),
     };
     block.block.data.txs.into_iter().flatten().map(id).collect()
+}
+
+/// Of `block_results`: what the application answered to a block.
+#[derive(Debug, Deserialize)]
+pub(super) struct Results {
+    #[serde(default)]
+    app_hash: Option<String>,
+}
+
+/// The application's own hash of its state, which is any bytes.
+pub(super) fn state_root(results: Results) -> Option<Arc<str>> {
+    results.app_hash.filter(|hash| !hash.is_empty()).map(Arc::from)
 }
 
 /// Of `abci_query`.

@@ -171,7 +171,7 @@ async fn follow_one(
         Some(height) => height,
         None => *next_height.insert(client.status().await?.final_height + 1),
     };
-    let query = BlocksQuery { from: StartAt::Height(from), transaction_ids: true };
+    let query = BlocksQuery { from: StartAt::Height(from), transaction_ids: true, state_roots: false };
     let mut blocks = client.blocks(query).await?;
     open.send_replace(true);
     while let Some(block) = blocks.next().await {

@@ -55,11 +55,16 @@ pub(super) fn block(block: &FinalBlock, expected: u64) -> Result<BlockSeen, Malf
     }
     let transaction_ids =
         block.transaction_ids.iter().map(|bytes| id("a transaction id", bytes)).collect::<Result<_, _>>()?;
+    let state_root = match &block.executed_root[..] {
+        [] => None,
+        root => Some(id("a state root", root)?.to_string().into()),
+    };
     Ok(BlockSeen {
         height: block.height,
         id: id("a block id", &block.id)?,
         time_ms: block.time_ms,
         final_at_ms: (block.final_at_ms != 0).then_some(block.final_at_ms),
+        state_root,
         transactions: block.transaction_count,
         transaction_ids,
     })
@@ -121,6 +126,8 @@ mod tests {
             Malformed("a block id has 31 bytes instead of 32".to_owned())
         );
         assert!(block(&FinalBlock { transaction_ids: vec![short.clone()], ..final_block(1) }, 1).is_err());
+        assert!(block(&FinalBlock { executed_root: short.clone(), ..final_block(1) }, 1).is_err());
+        assert_eq!(block(&final_block(1), 1).unwrap().state_root, None);
         assert!(state(Status { final_height: 1, final_id: short.clone(), ..Status::default() }).is_err());
         assert_eq!(state(Status::default()).unwrap().final_id, None);
         assert!(submission(SubmitResult { outcome: Some(Outcome::Accepted(short)) }).is_err());

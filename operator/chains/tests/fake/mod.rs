@@ -46,6 +46,7 @@ struct Inner {
     nonces: HashMap<Address, u64>,
     capacity: Option<usize>,
     final_at_ms: u64,
+    executed_root: Bytes,
 }
 
 struct Waiting {
@@ -133,6 +134,11 @@ impl Chain {
 
     pub fn set_final_at_ms(&self, at_ms: u64) {
         self.change(|inner| inner.final_at_ms = at_ms);
+    }
+
+    /// What its nodes tell of the state after each block.
+    pub fn set_executed_root(&self, root: [u8; 32]) {
+        self.change(|inner| inner.executed_root = Bytes::copy_from_slice(&root));
     }
 
     pub fn committed(&self) -> u64 {
@@ -389,6 +395,7 @@ impl Inner {
             transaction_count: block.transactions.len() as u32,
             transaction_ids: if include_transactions { block.transactions.clone() } else { Vec::new() },
             final_at_ms: self.final_at_ms,
+            executed_root: self.executed_root.clone(),
             ..FinalBlock::default()
         })
     }

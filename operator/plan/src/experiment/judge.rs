@@ -3,13 +3,14 @@
 use netsplit_spec::{LatencyLimits, NodeIndex, ValidExpectation, units::format_duration};
 use serde::{Deserialize, Serialize};
 
-use super::agreement::Agreement;
+use super::agreement::{Agreement, Conflict};
 use super::faults::FaultState;
 use super::limits::{REPORT_GRACE_MS, UNWATCHED_MS};
 use super::load::LoadSeen;
 use super::log::seconds;
 use super::nodes::{Fresh, Nodes};
 use super::pressure::Pressure;
+use super::validity::Validity;
 use super::verdict::{ExpectationResult, Outcome};
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +51,7 @@ enum Rule {
         longest: (u64, u64),
     },
     Agreement,
+    Validity,
     Latency(LatencyLimits),
     Throughput {
         at_least: u32,
@@ -63,6 +65,7 @@ pub(crate) struct View<'a> {
     pub faults: &'a [FaultState],
     pub pressure: &'a Pressure,
     pub agreement: &'a Agreement,
+    pub validity: Option<&'a Validity>,
     pub load: &'a LoadSeen,
     /// When the run's clock was zero.
     pub zero_ms: u64,
@@ -127,6 +130,7 @@ impl Judge {
                 Rule::Progress { within_ms: ms(*within), longest: (0, 0) },
             ),
             ValidExpectation::Agreement => ("agreement".to_owned(), Rule::Agreement),
+            ValidExpectation::Validity => ("validity".to_owned(), Rule::Validity),
             ValidExpectation::Latency(limits) => {
                 let one = |(name, _, limit)| format!("{name} {}", format_duration(limit));
                 let given: Vec<String> = limits.given().map(one).collect();
@@ -238,6 +242,7 @@ impl Judge {
             }
             Rule::Progress { within_ms, longest } => progress(view, *within_ms, *longest),
             Rule::Agreement => agreement(view),
+            Rule::Validity => view.validity.and_then(|seen| validity(view, seen)),
             Rule::Latency(limits) => latency(view, limits),
             Rule::Throughput { at_least } => throughput(view, *at_least),
         };
@@ -250,8 +255,9 @@ impl Judge {
         self.result.is_some()
     }
 
-    pub fn is_agreement(&self) -> bool {
-        self.rule == Rule::Agreement
+    /// What it forbids may never happen, at whatever time and for whatever reason.
+    pub fn is_of_safety(&self) -> bool {
+        matches!(self.rule, Rule::Agreement | Rule::Validity)
     }
 
     /// Its judgement ends no sooner than the end of the run.
@@ -391,8 +397,9 @@ fn progress(view: &View<'_>, within_ms: u64, longest: (u64, u64)) -> Option<Ruli
 }
 
 fn agreement(view: &View<'_>) -> Option<Ruling> {
-    if view.agreement.conflict().is_some() {
-        return Some(Ruling { outcome: Outcome::Failed, detail: fork_text(view), measured_ms: None });
+    if let Some(conflict) = view.agreement.conflict() {
+        let detail = fork_text(conflict, view.nodes);
+        return Some(Ruling { outcome: Outcome::Failed, detail, measured_ms: None });
     }
     if !view.at_end {
         return None;
@@ -403,6 +410,20 @@ fn agreement(view: &View<'_>) -> Option<Ruling> {
     }
     let detail = format!("{} blocks compared, to height {}", view.agreement.compared(), view.nodes.height);
     Some(Ruling::passed(detail, None))
+}
+
+fn validity(view: &View<'_>, seen: &Validity) -> Option<Ruling> {
+    if let Some(conflict) = seen.conflict() {
+        let detail = states_text(conflict, view.nodes);
+        return Some(Ruling { outcome: Outcome::Failed, detail, measured_ms: None });
+    }
+    view.at_end.then(|| match seen.compared() {
+        Ok(compared) => {
+            let detail = format!("{compared} states compared, to height {}", view.nodes.height);
+            Ruling::passed(detail, None)
+        }
+        Err(why) => Ruling::invalid(why),
+    })
 }
 
 fn latency(view: &View<'_>, limits: &LatencyLimits) -> Option<Ruling> {
@@ -448,14 +469,31 @@ fn throughput(view: &View<'_>, at_least: u32) -> Option<Ruling> {
     })
 }
 
-/// What the first conflict is; empty without one.
-pub(crate) fn fork_text(view: &View<'_>) -> String {
-    let Some(conflict) = view.agreement.conflict() else {
-        return String::new();
-    };
-    let (first, second) = (view.nodes.name(conflict.nodes.0), view.nodes.name(conflict.nodes.1));
-    let (one, other) = (short(&conflict.ids.0), short(&conflict.ids.1));
+/// What a conflict of blocks is.
+pub(crate) fn fork_text(conflict: &Conflict, nodes: &Nodes) -> String {
+    let Sides { first, second, one, other } = Sides::of(conflict, nodes);
     format!("at height {} {first} made {one} final, and {second} made {other} final", conflict.height)
+}
+
+/// What a conflict of states is.
+pub(crate) fn states_text(conflict: &Conflict, nodes: &Nodes) -> String {
+    let Sides { first, second, one, other } = Sides::of(conflict, nodes);
+    format!("after height {} the state of {first} is {one}, and that of {second} is {other}", conflict.height)
+}
+
+/// Two nodes and their words.
+struct Sides<'a> {
+    first: &'a str,
+    second: &'a str,
+    one: String,
+    other: String,
+}
+
+impl<'a> Sides<'a> {
+    fn of(conflict: &Conflict, nodes: &'a Nodes) -> Self {
+        let ((first, second), (one, other)) = (conflict.nodes, &conflict.told);
+        Self { first: nodes.name(first), second: nodes.name(second), one: short(one), other: short(other) }
+    }
 }
 
 fn short(id: &str) -> String {

@@ -2,7 +2,8 @@
 //!
 //! Phases: Pending (until every node runs and is followed), Baseline, Running, Recovering, then Passed, Failed,
 //! Invalid or Aborted. How each case ends:
-//! - A fork is Failed, whatever else happened, and ends the run at once.
+//! - A fork is Failed, whatever else happened, and ends the run at once. So does one block that leads two nodes to
+//!   different states, where `validity` is expected.
 //! - A fault that was not applied, not proven or not healed within [`limits::PROOF_MS`], that was violated or ended
 //!   from outside is Invalid, at once; so is a chain that made no progress before the first fault.
 //! - An expectation missed while the host was overloaded ([`limits`]) is Invalid, otherwise Failed.
@@ -30,6 +31,7 @@ mod log;
 mod nodes;
 mod observed;
 mod pressure;
+mod validity;
 mod verdict;
 
 pub use faults::FaultStands;
@@ -37,7 +39,7 @@ pub use load::Spread;
 pub use observed::{FaultObserved, FinalBlock, HostPressure, LoadObserved, NodeObserved, Observed};
 pub use verdict::{ExitCode, ExpectationResult, Outcome, Phase, TimelineEvent, TimelineKind, Verdict};
 
-use netsplit_spec::{Abort, Links, Pick, Ramp, ValidExperiment};
+use netsplit_spec::{Abort, Links, Pick, Ramp, ValidExpectation, ValidExperiment};
 use serde::{Deserialize, Serialize};
 
 use crate::fault::{CutRect, FaultPlan, HeldNodes, compile};
@@ -49,6 +51,7 @@ use load::LoadSeen;
 use log::{Log, Timeline, seconds};
 use nodes::{Fresh, Nodes};
 use pressure::Pressure;
+use validity::Validity;
 
 /// Where a run stands. Opaque: persist it (serde), hand it back.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +71,9 @@ pub struct State {
     faults: Vec<FaultState>,
     expect: Vec<Judge>,
     agreement: Agreement,
+    /// Only where it is expected.
+    #[serde(default)]
+    validity: Option<Validity>,
     pressure: Pressure,
     /// Since when some link is not what the testnet asks for.
     #[serde(default)]
@@ -134,6 +140,7 @@ pub fn start(experiment: &ValidExperiment, now_ms: u64) -> State {
         faults: experiment.faults.iter().map(|fault| FaultState::new(compile(fault))).collect(),
         expect: experiment.expect.iter().map(|expected| Judge::new(expected, &ids, nodes)).collect(),
         agreement: Agreement::default(),
+        validity: experiment.expect.contains(&ValidExpectation::Validity).then(Validity::default),
         pressure: Pressure::default(),
         links_off_since_ms: None,
         silent: false,
@@ -244,7 +251,7 @@ impl State {
             }
         }
         invalid.extend(self.see_links(log.now_ms, observed));
-        let fresh = self.nodes.see(log, observed, &ended, &mut self.agreement);
+        let fresh = self.nodes.see(log, observed, &ended, &mut self.agreement, self.validity.as_mut());
         for judge in &mut self.expect {
             judge.see(&fresh, &self.faults);
         }
@@ -304,16 +311,15 @@ impl State {
     /// Ends that do not wait for the plan.
     fn decide(&mut self, log: &mut Log<'_>, invalid: Vec<String>, abort: Option<&String>) {
         let forked = matches!(&self.ending, Some(ending) if ending.phase == Phase::Failed);
-        if self.agreement.conflict().is_some() && !forked {
+        if let Some(parted) = self.parted().filter(|_| !forked) {
             let mut judges = std::mem::take(&mut self.expect);
             let view = self.view(log.now_ms, false);
-            let text = judge::fork_text(&view);
-            for judge in judges.iter_mut().filter(|judge| judge.is_agreement()) {
+            for judge in judges.iter_mut().filter(|judge| judge.is_of_safety()) {
                 judge.judge(&view);
             }
             self.expect = judges;
-            log.note(TimelineKind::Fork, format!("fork: {text}"));
-            self.end(log, Phase::Failed, vec![format!("fork: {text}")]);
+            log.note(TimelineKind::Fork, parted.clone());
+            self.end(log, Phase::Failed, vec![parted]);
         } else if self.ending.is_none() {
             if let Some(why) = abort {
                 self.end(log, Phase::Aborted, vec![why.clone()]);
@@ -321,6 +327,16 @@ impl State {
                 self.end(log, Phase::Invalid, invalid);
             }
         }
+    }
+
+    /// How nodes have come to differ, if they have.
+    fn parted(&self) -> Option<String> {
+        let validity = self.validity.as_ref().and_then(Validity::conflict);
+        let fork =
+            self.agreement.conflict().map(|fork| format!("fork: {}", judge::fork_text(fork, &self.nodes)));
+        fork.or_else(|| {
+            validity.map(|conflict| format!("two states: {}", judge::states_text(conflict, &self.nodes)))
+        })
     }
 
     fn end(&mut self, log: &Log<'_>, phase: Phase, reasons: Vec<String>) {
@@ -446,6 +462,7 @@ impl State {
             faults: &self.faults,
             pressure: &self.pressure,
             agreement: &self.agreement,
+            validity: self.validity.as_ref(),
             load: &self.load,
             zero_ms: self.zero_ms.unwrap_or(now_ms),
             at_end,

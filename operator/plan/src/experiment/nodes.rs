@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::agreement::Agreement;
 use super::log::Log;
 use super::observed::{NodeObserved, Observed};
+use super::validity::Validity;
 use super::verdict::TimelineKind;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +55,7 @@ impl Nodes {
         observed: &Observed,
         ended: &[bool],
         agreement: &mut Agreement,
+        mut validity: Option<&mut Validity>,
     ) -> Vec<Fresh> {
         let gone = NodeObserved::default();
         let mut fresh = Vec::new();
@@ -62,7 +64,10 @@ impl Nodes {
             node.see(log, seen, ended.get(index).copied().unwrap_or_default());
             let mut skipped = 0;
             for block in &seen.new_blocks {
-                agreement.see(index, node.height, block);
+                agreement.see(index, node.height, block.height, &block.id);
+                if let Some(validity) = &mut validity {
+                    validity.see(index, node.height, block);
+                }
                 if block.height > node.height {
                     if node.height > 0 {
                         skipped += block.height - node.height - 1;
@@ -73,9 +78,17 @@ impl Nodes {
                 }
             }
             // What the observer counts as lost is a gap in heights too, unless it is the newest.
-            agreement.lost(skipped.max(seen.lost_blocks));
+            let lost = skipped.max(seen.lost_blocks);
+            agreement.lost(lost);
+            if let Some(validity) = &mut validity {
+                validity.lost(lost);
+            }
         }
-        agreement.prune(self.list.iter().map(|node| node.height).min().unwrap_or(0));
+        let slowest = self.list.iter().map(|node| node.height).min().unwrap_or(0);
+        agreement.prune(slowest);
+        if let Some(validity) = validity {
+            validity.prune(slowest);
+        }
         fresh
     }
 
@@ -143,12 +156,17 @@ mod tests {
         let mut timeline = Timeline::default();
         let mut log = Log::new(1_000, &mut timeline);
         let mut tell = |heights: &[u64], lost_blocks: u64| {
-            let block = |height: &u64| FinalBlock { height: *height, id: height.to_string(), at_ms: 900 };
+            let block = |height: &u64| FinalBlock {
+                height: *height,
+                id: height.to_string(),
+                at_ms: 900,
+                state_root: None,
+            };
             let new_blocks = heights.iter().map(block).collect();
             let node =
                 NodeObserved { name: "a-0".to_owned(), new_blocks, lost_blocks, ..NodeObserved::default() };
             let observed = Observed { nodes: vec![node], ..Observed::default() };
-            let fresh = nodes.see(&mut log, &observed, &[], &mut agreement).len();
+            let fresh = nodes.see(&mut log, &observed, &[], &mut agreement, None).len();
             (fresh, agreement.uncompared())
         };
         assert_eq!(tell(&[41, 42], 0), (2, 0), "the first height may be any");

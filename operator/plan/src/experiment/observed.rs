@@ -48,6 +48,9 @@ pub struct FinalBlock {
     pub id: String,
     /// When this node finalised it.
     pub at_ms: u64,
+    /// The chain's own text for the state after it, as this node computed it; none where the node does not tell.
+    #[serde(default)]
+    pub state_root: Option<String>,
 }
 
 /// Counts of a load since its start.

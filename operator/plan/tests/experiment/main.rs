@@ -4,4 +4,5 @@ mod endings;
 mod node_faults;
 mod preview;
 mod restarts;
+mod validity;
 mod world;

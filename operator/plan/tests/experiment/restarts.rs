@@ -94,7 +94,7 @@ fn wild(script: &[(u64, usize, u64, u8)]) {
                 .collect();
             let id = format!("{height}{}", if bit(2) && bit(3) && bit(4) { "x" } else { "" });
             nodes[*node].new_blocks =
-                vec![FinalBlock { height: *height, id, at_ms: now.saturating_sub(*gap) }];
+                vec![FinalBlock { height: *height, id, at_ms: now.saturating_sub(*gap), state_root: None }];
             let faults = vec![FaultObserved {
                 id: "split".to_owned(),
                 applied_at_ms: bit(3).then_some(now),

@@ -29,6 +29,8 @@ pub struct World {
     pub lost_node: Option<usize>,
     /// From this height on, the last node has other blocks.
     pub forks_at: Option<u64>,
+    /// What a node tells of the state after that height.
+    pub state_root: Box<dyn Fn(usize, u64) -> Option<String>>,
     pub applies: bool,
     pub proves: When,
     pub violated: When,
@@ -106,6 +108,7 @@ impl Default for World {
             recovers_after: Some(700),
             lost_node: None,
             forks_at: None,
+            state_root: Box::new(|_, height| Some(format!("r{height:04}"))),
             applies: true,
             proves: Box::new(|_| true),
             violated: Box::new(|_| false),
@@ -299,7 +302,8 @@ impl World {
             for height in node.height + 1..=self.now.height {
                 let forked = index == NODES - 1 && self.forks_at.is_some_and(|at| height >= at);
                 let id = format!("{}{height:04}", if forked { "b" } else { "a" });
-                node.pending.push(FinalBlock { height, id, at_ms: EPOCH + now + index as u64 });
+                let state_root = (self.state_root)(index, height);
+                node.pending.push(FinalBlock { height, id, at_ms: EPOCH + now + index as u64, state_root });
             }
             node.height = self.now.height;
         }

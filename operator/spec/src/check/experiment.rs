@@ -260,6 +260,7 @@ fn expectation_of(
     bounded(report, &format!("{path}.within"), draft.within, (Duration::from_millis(1), LONGEST_WATCH));
     match draft.word {
         "agreement" => Some(vec![ValidExpectation::Agreement]),
+        "validity" => Some(vec![ValidExpectation::Validity]),
         "latency" | "throughput" if ground.is_some_and(|ground| !ground.load) => {
             report.problem(
                 &path,

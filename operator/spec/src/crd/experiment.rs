@@ -210,6 +210,9 @@ pub struct ExpectSpec {
     /// No two nodes make different blocks final at one height, ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agreement: Option<AgreementSpec>,
+    /// No two nodes come to different states by one block, ever.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validity: Option<ValiditySpec>,
     /// Of the load's transfers that became final after the baseline, so many took no longer.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub latency: Option<LatencySpec>,
@@ -269,6 +272,10 @@ pub struct ProgressSpec {
 /// Nothing to say about it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AgreementSpec {}
+
+/// Nothing to say about it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ValiditySpec {}
 
 /// What is seen of an experiment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -91,6 +91,7 @@ impl From<&Expectation> for ExpectDraft {
             }
             Expectation::Progress { within } => Self { within: Some(*within), ..Self::new("progress") },
             Expectation::Agreement {} => Self::new("agreement"),
+            Expectation::Validity {} => Self::new("validity"),
             Expectation::Latency(limits) => Self { latency: *limits, ..Self::new("latency") },
             Expectation::Throughput { at_least } => {
                 Self { at_least: Some(*at_least), ..Self::new("throughput") }
@@ -119,6 +120,7 @@ impl Draft {
                 "recover" => Expectation::Recover { within: draft.within?, after: draft.after.clone() },
                 "progress" => Expectation::Progress { within: draft.within? },
                 "agreement" => Expectation::Agreement {},
+                "validity" => Expectation::Validity {},
                 "latency" => Expectation::Latency(draft.latency),
                 "throughput" => Expectation::Throughput { at_least: draft.at_least? },
                 _ => return None,
@@ -323,7 +325,7 @@ fn selector(report: &mut Report, node: &Node, path: &str) -> Option<String> {
     text(report, node, path, "a node's or a group's name")
 }
 
-const WORDS: [&str; 6] = ["stall", "recover", "progress", "agreement", "latency", "throughput"];
+const WORDS: [&str; 7] = ["stall", "recover", "progress", "agreement", "validity", "latency", "throughput"];
 
 /// Of those that are about a load.
 fn example_of(word: &str) -> Option<&'static str> {
@@ -410,7 +412,7 @@ fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft
         None => None,
         Some(Node { value: Value::Map(entries), .. }) if entries.is_empty() => None,
         Some(node) if known.is_empty() => {
-            report.at(Some(node.line), &at, "takes no fields: write `agreement: {}`");
+            report.at(Some(node.line), &at, format!("takes no fields: write `{word}: {{}}`"));
             return draft;
         }
         Some(node) => match fields(report, node, &at, known) {
@@ -422,7 +424,7 @@ fn read_expectation(report: &mut Report, node: &Node, path: &str) -> ExpectDraft
     draft.within = match (within, word) {
         (Some(node), _) => duration(report, node, &format!("{at}.within")),
         (None, "progress") => Some(Expectation::DEFAULT_PROGRESS),
-        (None, "agreement") => None,
+        (None, "agreement" | "validity") => None,
         (None, _) => {
             report.problem(&format!("{at}.within"), "is missing: write for example `within: 5s`");
             None
