@@ -27,6 +27,9 @@ const EVERY: Duration = Duration::from_millis(20);
 /// A round of all pairs is sent in so many bursts, so that the machine is not asked for all of them at once.
 const BURSTS: u32 = 5;
 
+/// Prime, and so coprime to the number of pairs of any two halves up to its own size.
+const STRIDE: usize = 101;
+
 /// A datagram that came.
 #[derive(Clone, Copy, Debug)]
 pub struct Arrival {
@@ -95,6 +98,9 @@ fn send(sockets: &[UdpSocket], addresses: &[SocketAddr], stop: &AtomicBool) -> R
     let pairs: Vec<(usize, usize)> = (0..half)
         .flat_map(|left| (half..sockets.len()).flat_map(move |right| [(left, right), (right, left)]))
         .collect();
+    // No pod's pairs are all in one burst: its cut is seen at any time of a round.
+    let pairs: Vec<(usize, usize)> =
+        (0..pairs.len()).map(|place| pairs[place * STRIDE % pairs.len()]).collect();
     let burst = pairs.len().div_ceil(BURSTS as usize);
     while !stop.load(Ordering::Relaxed) {
         for pairs in pairs.chunks(burst) {
