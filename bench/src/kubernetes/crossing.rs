@@ -46,7 +46,7 @@ pub struct Crossing {
     /// Pairs of which a datagram has come.
     open: Arc<AtomicUsize>,
     sender: JoinHandle<Result<()>>,
-    receiver: JoinHandle<Result<Vec<Arrival>>>,
+    receiver: JoinHandle<Vec<Arrival>>,
 }
 
 impl Crossing {
@@ -89,7 +89,7 @@ impl Crossing {
         self.stop.store(true, Ordering::Relaxed);
         let panicked = |_| anyhow!("the thread that sends or receives panicked");
         self.sender.join().map_err(panicked)??;
-        self.receiver.join().map_err(panicked)?
+        self.receiver.join().map_err(panicked)
     }
 }
 
@@ -119,7 +119,7 @@ fn send(sockets: &[UdpSocket], addresses: &[SocketAddr], stop: &AtomicBool) -> R
     Ok(())
 }
 
-fn listen(sockets: &[UdpSocket], open: &AtomicUsize, stop: &AtomicBool) -> Result<Vec<Arrival>> {
+fn listen(sockets: &[UdpSocket], open: &AtomicUsize, stop: &AtomicBool) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     let mut seen = BTreeSet::new();
     while !stop.load(Ordering::Relaxed) {
@@ -133,5 +133,5 @@ fn listen(sockets: &[UdpSocket], open: &AtomicUsize, stop: &AtomicBool) -> Resul
         }
         open.store(seen.len(), Ordering::Relaxed);
     }
-    Ok(arrivals)
+    arrivals
 }

@@ -75,7 +75,7 @@ impl LinkState {
     /// Whether a probe that took so long has not waited for the latency and its jitter; in nanoseconds. Which it is shows
     /// where these are longer than a packet takes anyhow.
     pub(crate) fn is_overtaking(&self, took: i64, jitter: i64) -> bool {
-        took < (self.latency.as_nanos() as i64 + jitter) / 2
+        took < i64::midpoint(self.latency.as_nanos() as i64, jitter)
     }
 }
 

@@ -57,6 +57,7 @@ impl LinkTable {
         self.lease
     }
 
+    #[must_use]
     pub fn with_lease(self, lease: Duration) -> Self {
         Self { lease, ..self }
     }

@@ -164,7 +164,7 @@ mod tests {
             assert_eq!(arrivals.rate(), None);
             // A packet every 2 ms; one of the second train does not come.
             for place in (0..5u8).filter(|place| train != 2 || *place != 1) {
-                arrivals.take(of, train, place, u64::from(train) << 40 | u64::from(place) * 2_000_000);
+                arrivals.take(of, train, place, (u64::from(train) << 40) + u64::from(place) * 2_000_000);
             }
         }
         assert_eq!(arrivals.rate(), Some(4_000_000));

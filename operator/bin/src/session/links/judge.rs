@@ -157,21 +157,17 @@ impl LinkBook {
         let latencies = || links.iter().filter_map(|link| link.latency_us).map(|us| us as f64 / 1_000.0);
         let (sent, received): (u64, u64) =
             links.iter().fold((0, 0), |(sent, received), link| (sent + link.sent, received + link.received));
-        let mut words = format!(
-            "{} links measured: {:.2} to {:.2} ms one way, {received} of {sent} probes came",
+        let some = |count: u64, how: &str| {
+            if count > 0 { format!(", {count} {how}") } else { String::new() }
+        };
+        format!(
+            "{} links measured: {:.2} to {:.2} ms one way, {received} of {sent} probes came{}{}",
             links.len(),
             latencies().fold(f64::INFINITY, f64::min),
-            latencies().fold(0.0, f64::max)
-        );
-        let counts: [(fn(&LinkEvidence) -> u64, &str); 2] =
-            [(|link| link.duplicated, "twice"), (|link| link.reordered, "out of order")];
-        for (count, how) in counts {
-            let count: u64 = links.iter().map(|link| count(link)).sum();
-            if count > 0 {
-                words.push_str(&format!(", {count} {how}"));
-            }
-        }
-        words
+            latencies().fold(0.0, f64::max),
+            some(links.iter().map(|link| link.duplicated).sum(), "twice"),
+            some(links.iter().map(|link| link.reordered).sum(), "out of order"),
+        )
     }
 }
 
