@@ -1,9 +1,11 @@
 //! What is said to a node's keeper and what it answers: a line each, over a Unix socket.
 //!
-//!     hold kill 30000    ->  state=killed:9 pid=7 paused=no held=kill left=30000 restarts=0
-//!     free               ->  state=running pid=9 paused=no held=none left=0 restarts=1
-//!     status             ->  the same, and changes nothing
-//!     anything else      ->  error WHY
+//! ```text
+//! hold kill 30000    ->  state=killed:9 pid=7 paused=no held=kill left=30000 restarts=0
+//! free               ->  state=running pid=9 paused=no held=none left=0 restarts=1
+//! status             ->  the same, and changes nothing
+//! anything else      ->  error WHY
+//! ```
 //!
 //! A hold that is said again is renewed. One that is not ends by itself: the keeper is its own watchdog.
 

@@ -14,16 +14,28 @@ use std::{
 
 use netsplit_keeper::{Hold, Request, State, Status};
 use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    sys::{
+        signal::{Signal, kill},
+        stat::Mode,
+    },
+    unistd::{Pid, mkfifo},
 };
 use tempfile::TempDir;
 
 /// Far above what any step takes on a machine that does nothing else.
 const MOMENT: Duration = Duration::from_secs(10);
 const LONG: Duration = Duration::from_mins(1);
-/// Lives until it is told to end; SIGTERM is written down first.
-const ORDERLY: &str = "trap 'echo term >> log; exit 0' TERM; echo start >> log; while :; do sleep 0.05; done";
+
+/// A shell that lives until it is told to end, and does this on SIGTERM. It waits by itself: with a program to wait for, it
+/// would now and then be caught in `vfork`, where SIGSTOP stops the child and leaves the parent waiting, not stopped.
+fn waiting(on_term: &str) -> String {
+    format!("trap '{on_term}' TERM; exec 3<>still; echo start >> log; while :; do read line <&3; done")
+}
+
+/// SIGTERM is written down first.
+fn orderly() -> String {
+    waiting("echo term >> log; exit 0")
+}
 
 struct Kept {
     folder: TempDir,
@@ -38,6 +50,8 @@ impl Kept {
 
     fn program(program: &str, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        // Nobody writes into it.
+        mkfifo(&folder.path().join("still"), Mode::S_IRWXU).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_netsplit-keeper"));
         command.arg("--socket").arg(folder.path().join("socket")).arg("--").arg(program).args(arguments);
         let keeper = command.current_dir(&folder).stderr(Stdio::piped()).spawn().unwrap();
@@ -124,7 +138,7 @@ fn exists(pid: Option<u32>) -> bool {
 
 #[test]
 fn a_killed_node_stays_down_until_its_lease_ends() {
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     kept.until_logged("start\n");
     let before = kept.hold(Hold::Killed, Duration::from_millis(1_500));
     let killed = kept.until("it is killed", |status| status.state == State::Killed(9));
@@ -144,7 +158,7 @@ fn a_killed_node_stays_down_until_its_lease_ends() {
 
 #[test]
 fn a_paused_node_is_stopped_and_goes_on_when_its_lease_ends() {
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     let before = kept.hold(Hold::Paused, Duration::from_millis(500));
     let paused = kept.until("it is stopped", |status| status.paused);
     assert_eq!((paused.state, paused.held, paused.pid), (State::Running, Some(Hold::Paused), before.pid));
@@ -155,7 +169,7 @@ fn a_paused_node_is_stopped_and_goes_on_when_its_lease_ends() {
 /// The kernel's word must be told as it is: what somebody else does to the node is not undone in silence.
 #[test]
 fn a_renewal_does_not_stop_a_node_that_somebody_let_go_on() {
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     kept.hold(Hold::Paused, LONG);
     let pid = kept.until("it is stopped", |status| status.paused).pid.unwrap();
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGCONT).unwrap();
@@ -167,7 +181,7 @@ fn a_renewal_does_not_stop_a_node_that_somebody_let_go_on() {
 
 #[test]
 fn a_node_that_is_to_restart_ends_in_order_and_is_held_down() {
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     kept.until_logged("start\n");
     kept.hold(Hold::Ended, LONG);
     let ended = kept.until("it ends", |status| status.state == State::Exited(0));
@@ -179,7 +193,7 @@ fn a_node_that_is_to_restart_ends_in_order_and_is_held_down() {
 
 #[test]
 fn one_that_does_not_end_in_order_is_killed_and_a_free_one_waits_for_that() {
-    let kept = Kept::started("trap '' TERM; echo start >> log; while :; do sleep 0.05; done");
+    let kept = Kept::started(&waiting(""));
     kept.until_logged("start\n");
     let asked = Instant::now();
     kept.hold(Hold::Ended, LONG);
@@ -192,7 +206,7 @@ fn one_that_does_not_end_in_order_is_killed_and_a_free_one_waits_for_that() {
 
 #[test]
 fn nothing_starts_before_the_first_word_and_a_held_node_not_before_its_end() {
-    let kept = Kept::new(ORDERLY);
+    let kept = Kept::new(&orderly());
     assert_eq!(kept.say(Request::Status).state, State::Starting);
     let held = kept.hold(Hold::Killed, LONG);
     assert_eq!((held.state, held.pid), (State::Starting, None));
@@ -209,19 +223,17 @@ fn nothing_starts_before_the_first_word_and_a_held_node_not_before_its_end() {
 
 #[test]
 fn a_node_whose_agent_says_nothing_starts_without_it() {
-    let kept = Kept::new(ORDERLY);
+    let kept = Kept::new(&orderly());
     kept.until_logged("start\n");
-    kept.signal(Signal::SIGINT);
+    kept.signal(Signal::SIGTERM);
     let (status, said) = kept.ended();
-    assert_eq!(status.code(), Some(130), "its signal");
+    assert_eq!(status.code(), Some(0), "its program's");
     assert!(said.contains("says nothing: the node starts without it"), "{said}");
 }
 
 #[test]
 fn a_node_is_told_to_end_and_its_exit_code_is_the_keepers() {
-    let kept = Kept::started(
-        "trap 'echo term >> log; exit 7' TERM; echo start >> log; while :; do sleep 0.05; done",
-    );
+    let kept = Kept::started(&waiting("echo term >> log; exit 7"));
     kept.until_logged("start\n");
     // A stopped process takes no signal before it goes on.
     kept.hold(Hold::Paused, LONG);
@@ -233,7 +245,7 @@ fn a_node_is_told_to_end_and_its_exit_code_is_the_keepers() {
     let killed = Kept::started("kill -KILL $$").ended().0;
     assert_eq!((killed.code(), killed.signal()), (Some(137), None));
 
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     kept.hold(Hold::Killed, LONG);
     kept.until("it is killed", |status| status.state == State::Killed(9));
     kept.signal(Signal::SIGTERM);
@@ -261,7 +273,7 @@ fn the_program_is_found_or_its_absence_told() {
 
 #[test]
 fn garbage_on_the_socket_harms_nobody() {
-    let kept = Kept::started(ORDERLY);
+    let kept = Kept::started(&orderly());
     let mut garbage = kept.connect();
     garbage.get_mut().write_all(b"\xff\x00\nhold kill\nfree").unwrap();
     assert!(line(&mut garbage).starts_with("error say `hold"));
