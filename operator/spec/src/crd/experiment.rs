@@ -132,15 +132,15 @@ pub struct FaultSpec {
     /// The same links, changed instead of cut.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkSpec>,
-    /// Nodes or groups that are ended as by a crash, and started again at the end. On one machine only.
+    /// Nodes or groups that are ended as by a crash, and started again at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selectors")]
     pub kill: Option<Vec<String>>,
-    /// Nodes or groups that are stopped where they are, and go on at the end. On one machine only.
+    /// Nodes or groups that are stopped where they are, and go on at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selectors")]
     pub pause: Option<Vec<String>>,
-    /// Nodes or groups that are ended in order, and started again at the end. On one machine only.
+    /// Nodes or groups that are ended in order, and started again at the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::selectors")]
     pub restart: Option<Vec<String>>,
