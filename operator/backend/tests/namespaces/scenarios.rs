@@ -435,9 +435,9 @@ async fn paused_nodes_go_on_though_their_owner_hangs() {
             // One that is gone is replaced.
             for watchdog in children_of(lab.backend.inner_pid(), "__watchdog") {
                 send(watchdog, Signal::SIGKILL);
-                // A process that has ended has no arguments any more; until then it can still be told.
+                // A process that has ended has no arguments any more, and no file when it is reaped; until then it can be told.
                 let arguments = format!("/proc/{watchdog}/cmdline");
-                until("it is gone", async || fs::read(&arguments).is_ok_and(|bytes| bytes.is_empty())).await;
+                until("it is gone", async || fs::read(&arguments).unwrap_or_default().is_empty()).await;
             }
         }
     }
