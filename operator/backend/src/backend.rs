@@ -1,6 +1,8 @@
 //! The [`Backend`] trait and its words.
 
-use std::{fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, fmt, io, net::IpAddr, os::fd::OwnedFd, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use async_trait::async_trait;
 pub use netsplit_links::{
@@ -126,6 +128,18 @@ impl Hold {
 pub struct NodeHold {
     pub node: String,
     pub hold: Hold,
+}
+
+impl NodeHold {
+    /// By node: of several faults the one that leaves least of it counts.
+    pub(crate) fn strongest(holds: Vec<Self>) -> BTreeMap<String, Hold> {
+        let mut strongest: BTreeMap<String, Hold> = BTreeMap::new();
+        for Self { node, hold } in holds {
+            let known = strongest.entry(node).or_insert(hold);
+            *known = hold.max(*known);
+        }
+        strongest
+    }
 }
 
 /// Every directed link from a node in `from` to a node in `to`.

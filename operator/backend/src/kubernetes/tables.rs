@@ -124,6 +124,9 @@ pub struct TestnetLinks {
     changing: tokio::sync::Mutex<()>,
 }
 
+/// What was wanted before, unless this is the first to be known, and who must confirm the change.
+type Changed<T> = Result<(Option<T>, Awaited), BackendError>;
+
 impl TestnetLinks {
     fn with<T>(&self, work: impl FnOnce(&mut TestnetState) -> T) -> Result<T, BackendError> {
         let mut state = self.hub.state();
@@ -140,45 +143,37 @@ impl TestnetLinks {
     /// in their kernels; a new cut that one of them did not confirm in time is taken back from all. The first call takes
     /// nothing back: it names what a leader before this one left in force, and evidence tells whether it still is.
     pub async fn set_cuts(&self, cuts: Vec<CutRequest>) -> Result<(), BackendError> {
-        let _changing = self.changing.lock().await;
-        let (before, awaited) = self.with(|testnet| testnet.set_cuts(cuts, Instant::now()))??;
-        let Err(missing) = self.confirmed(&awaited).await else { return Ok(()) };
-        let Some(before) = before else {
-            let silent: Vec<&String> = missing.iter().map(|(name, _)| name).collect();
-            tracing::warn!(?silent, "link agents have not confirmed what an earlier leader left in force");
-            return Ok(());
-        };
-        self.with(|testnet| testnet.set_cuts(before, Instant::now()))??;
-        Err(unconfirmed("cut its links", &missing))
+        self.change(cuts, TestnetState::set_cuts, "cut its links").await
     }
 
     /// Makes exactly these links shaped, as [`Self::set_cuts`] does for cuts.
     pub async fn set_links(&self, links: LinksRequest) -> Result<(), BackendError> {
-        let _changing = self.changing.lock().await;
-        let (before, awaited) = self.with(|testnet| testnet.set_links(links, Instant::now()))??;
-        let Err(missing) = self.confirmed(&awaited).await else { return Ok(()) };
-        let Some(before) = before else {
-            let silent: Vec<&String> = missing.iter().map(|(name, _)| name).collect();
-            tracing::warn!(?silent, "link agents have not confirmed how links are at first");
-            return Ok(());
-        };
-        self.with(|testnet| testnet.set_links(before, Instant::now()))??;
-        Err(unconfirmed("shape its links", &missing))
+        self.change(links, TestnetState::set_links, "shape its links").await
     }
 
     /// Holds exactly these nodes. Returns once the keeper of each that is newly held has done so, but for an orderly end; what
     /// one of them did not do in time is taken back from all, as [`Self::set_cuts`] does it.
     pub async fn set_nodes(&self, holds: Vec<NodeHold>, lease: Duration) -> Result<(), BackendError> {
+        self.change((holds, lease), TestnetState::set_nodes, "hold its node").await
+    }
+
+    /// One change at a time. `what` it is, as an agent does it.
+    async fn change<T>(
+        &self,
+        wanted: T,
+        set: fn(&mut TestnetState, T, Instant) -> Changed<T>,
+        what: &str,
+    ) -> Result<(), BackendError> {
         let _changing = self.changing.lock().await;
-        let (before, awaited) = self.with(|testnet| testnet.set_nodes((holds, lease), Instant::now()))??;
+        let (before, awaited) = self.with(|testnet| set(testnet, wanted, Instant::now()))??;
         let Err(missing) = self.confirmed(&awaited).await else { return Ok(()) };
         let Some(before) = before else {
             let silent: Vec<&String> = missing.iter().map(|(name, _)| name).collect();
-            tracing::warn!(?silent, "link agents have not confirmed what nodes are held in at first");
+            tracing::warn!(?silent, "link agents have not confirmed at first: {what}");
             return Ok(());
         };
-        self.with(|testnet| testnet.set_nodes(before, Instant::now()))??;
-        Err(unconfirmed("hold its node", &missing))
+        self.with(|testnet| set(testnet, before, Instant::now()))??;
+        Err(unconfirmed(what, &missing))
     }
 
     /// Waits until everybody has the newest table; gives who has not, each with why, as far as that is known.

@@ -2,7 +2,6 @@
 //! process hangs, the watchdog has those go on that are paused.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -15,7 +14,7 @@ use super::{
     watchdog::{Watchdog, Watched},
     wire::Failure,
 };
-use crate::backend::{Hold, NodeHold};
+use crate::backend::NodeHold;
 
 /// What needs longer goes on by itself; an orderly end may take its whole grace.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -51,16 +50,13 @@ impl Holds {
         lasts: Duration,
         grace: Duration,
     ) -> Result<Vec<Arc<Node>>, Failure> {
-        let mut wanted: BTreeMap<String, Hold> = BTreeMap::new();
-        for NodeHold { node, hold } in holds {
-            let found = nodes.get(&node)?;
+        for NodeHold { node, .. } in &holds {
+            let found = nodes.get(node)?;
             if !found.is_held() && !found.is_running() {
                 return Err(Failure::Invalid(format!("{node} has no running process")));
             }
-            // Of several faults the one that leaves least of it counts.
-            let strongest = wanted.entry(node).or_insert(hold);
-            *strongest = hold.max(*strongest);
         }
+        let wanted = NodeHold::strongest(holds);
         let is_news = |node: &&Arc<Node>| node.hold(wanted.get(node.name()).copied());
         let changed = nodes.iter().filter(is_news).cloned().collect();
         let held: Vec<_> = nodes.iter().filter(|node| wanted.contains_key(node.name())).cloned().collect();

@@ -411,9 +411,8 @@ impl TestnetState {
             if id.is_empty() || id.len() > Cut::MAX_ID {
                 return invalid(format!("its id must have 1 to {} bytes", Cut::MAX_ID));
             }
-            if !(Cut::MIN_LEASE..=Cut::MAX_LEASE).contains(&request.lease) {
-                let (lease, least, most) = (request.lease, Cut::MIN_LEASE, Cut::MAX_LEASE);
-                return invalid(format!("a lease of {lease:?} is not between {least:?} and {most:?}"));
+            if let Some(problem) = bad_lease(request.lease) {
+                return invalid(problem);
             }
             let empty = |rect: &crate::backend::CutRect| rect.from.is_empty() || rect.to.is_empty();
             if request.rects.is_empty() || request.rects.iter().any(empty) {
@@ -456,6 +455,13 @@ impl TestnetState {
         self.publish(now, true);
         ended.into_iter().chain(links).chain(nodes).collect()
     }
+}
+
+/// Why no fault can be leased for so long, if so.
+fn bad_lease(lease: Duration) -> Option<String> {
+    let (least, most) = (Cut::MIN_LEASE, Cut::MAX_LEASE);
+    (!(least..=most).contains(&lease))
+        .then(|| format!("a lease of {lease:?} is not between {least:?} and {most:?}"))
 }
 
 #[cfg(test)]

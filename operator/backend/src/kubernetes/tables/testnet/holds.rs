@@ -9,10 +9,9 @@ use std::{
 };
 
 use netsplit_keeper::{State, Status};
-use netsplit_links::Cut;
 use netsplit_proto::agent as wire;
 
-use super::{Awaited, TestnetState};
+use super::{Awaited, TestnetState, bad_lease};
 use crate::{
     backend::{BackendError, Hold, NodeHold, NodeState, NodeStatus},
     kubernetes::tables::wire::node as convert,
@@ -30,13 +29,7 @@ pub(super) struct Holds {
 
 impl Holds {
     fn new((holds, lasts): Wanted, now: Instant) -> Self {
-        let mut wanted: BTreeMap<String, Hold> = BTreeMap::new();
-        for NodeHold { node, hold } in holds {
-            // Of several faults the one that leaves least of it counts.
-            let strongest = wanted.entry(node).or_insert(hold);
-            *strongest = hold.max(*strongest);
-        }
-        Self { wanted, lasts, deadline: now + lasts }
+        Self { wanted: NodeHold::strongest(holds), lasts, deadline: now + lasts }
     }
 
     /// What is asked of a node.
@@ -159,11 +152,8 @@ impl TestnetState {
     }
 
     fn check_nodes(&self, (holds, lease): &Wanted, now: Instant) -> Result<(), BackendError> {
-        if !holds.is_empty() && !(Cut::MIN_LEASE..=Cut::MAX_LEASE).contains(lease) {
-            let (least, most) = (Cut::MIN_LEASE, Cut::MAX_LEASE);
-            return Err(BackendError::Invalid(format!(
-                "a lease of {lease:?} is not between {least:?} and {most:?}"
-            )));
+        if let Some(problem) = bad_lease(*lease).filter(|_| !holds.is_empty()) {
+            return Err(BackendError::Invalid(problem));
         }
         for NodeHold { node, .. } in holds {
             let known = self.nodes.get(node).ok_or_else(|| BackendError::UnknownNode(node.clone()))?;

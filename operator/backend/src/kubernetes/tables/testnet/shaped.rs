@@ -11,12 +11,11 @@ use std::{
 };
 
 use netsplit_links::{
-    Cut,
     pod::{LinkReceived, Probed, ShapedLink, ShapedReport, Shaping},
     shape::patience,
 };
 
-use super::{Awaited, FRESH, TestnetState};
+use super::{Awaited, FRESH, TestnetState, bad_lease};
 use crate::backend::{BackendError, LinkEvidence, LinkRequest, LinksEvidence, LinksRequest};
 
 /// What one agent has to do.
@@ -247,11 +246,8 @@ impl TestnetState {
     }
 
     fn check_links(&self, request: &LinksRequest) -> Result<(), BackendError> {
-        if !request.faulted.is_empty() && !(Cut::MIN_LEASE..=Cut::MAX_LEASE).contains(&request.lease) {
-            let (lease, least, most) = (request.lease, Cut::MIN_LEASE, Cut::MAX_LEASE);
-            return Err(BackendError::Invalid(format!(
-                "a lease of {lease:?} is not between {least:?} and {most:?}"
-            )));
+        if let Some(problem) = bad_lease(request.lease).filter(|_| !request.faulted.is_empty()) {
+            return Err(BackendError::Invalid(problem));
         }
         for link in request.base.iter().chain(&request.faulted) {
             for name in [&link.from, &link.to] {
